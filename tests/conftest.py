@@ -173,6 +173,7 @@ _LONGEST = (
     "tests/e2e/test_vanishing.py",
     "tests/e2e/test_connection_memory.py",
     "tests/e2e/test_schema.py",
+    "tests/web/",
     "tests/clients/",
     "tests/e2e/federation/test_challenges.py",
     "tests/e2e/test_process.py",

@@ -54,15 +54,15 @@ def build(*, checks: bool = False) -> bool:
     with _locked():
         if built():
             if checks:
-                _modules(_node(), checks=True)
+                _modules(node(), checks=True)
             return False
         sources = sources_hash()
-        node = _node()
-        _modules(node, checks=checks)
+        program = node()
+        _modules(program, checks=checks)
         DIST.parent.mkdir(exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="dist-", dir=DIST.parent))
         try:
-            _run([node, WEB / "build.mjs", fresh], node, REILETA_ERRORS=json.dumps(_codes()))
+            _run([program, WEB / "build.mjs", fresh], program, REILETA_ERRORS=json.dumps(_codes()))
             (fresh / STAMP).write_text(sources)
             for folder in (fresh, fresh / "assets"):
                 folder.chmod(0o755)
@@ -147,7 +147,7 @@ def _run(command: Sequence[str | Path], node: Path, **environment: str) -> None:
         raise BuildError(f"{Path(command[1]).name} failed: {why[:200]} (details in {log})")
 
 
-def _node() -> Path:
+def node() -> Path:
     """A Node that is new enough, and has npm beside it."""
     for program in (shutil.which("node"), *_wheels()):
         if program is not None and _major(program) >= NODE_MAJOR and _npm(Path(program)):

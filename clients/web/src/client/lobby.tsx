@@ -38,12 +38,13 @@ export function Lobby() {
         <button class="button quiet small" onClick={() => void logout()}>Log out</button>
       </header>
       <main>
+        <h1 class="unseen">Instances and worlds</h1>
         {link.value === "away" && <p class="notice warn" role="status">The connection was lost. Trying again …</p>}
         <Problem>{problem}</Problem>
         {!ready ? !problem && <p role="status">Loading …</p> : all.length === 0 ? <FirstWorld /> : (
           <>
             <section aria-labelledby="open">
-              <h1 id="open">Open now</h1>
+              <h2 id="open">Open now</h2>
               {open.length === 0 ? (
                 <p class="soft">Nobody is here yet. Open an instance of a world below, and invite a friend.</p>
               ) : (
@@ -130,7 +131,7 @@ function FirstWorld() {
     <section class="card first" aria-labelledby="first">
       <Picture id="w_first" world={undefined} />
       <div class="first-body">
-        <h1 id="first">Make the first world</h1>
+        <h2 id="first">Make the first world</h2>
         <p class="soft">
           There is no world on this server yet. Give one a name and step in. Then send its link to a friend.
         </p>

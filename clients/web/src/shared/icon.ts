@@ -1,5 +1,4 @@
-/** The address of the icon. The build gives it relative to the server. */
+/** The address of the icon. The build gives it relative to the script. */
 import icon from "./icon.svg";
-import { SERVER } from "./base.js";
 
-export const ICON = new URL(icon, `${SERVER}/`).href;
+export const ICON = new URL(icon, import.meta.url).href;

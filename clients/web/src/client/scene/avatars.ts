@@ -233,8 +233,8 @@ export class Avatars {
     let index = 0;
     for (const { label: name } of this.#avatars.values()) {
       const hue = hueOf(name);
-      this.#bodies.setColorAt(index, colour.setHSL(hue, 0.55, 0.55));
-      this.#heads.setColorAt(index, colour.setHSL(hue, 0.6, 0.78));
+      this.#bodies.setColorAt(index, colour.setHSL(hue, 0.6, 0.46));
+      this.#heads.setColorAt(index, colour.setHSL(hue, 0.5, 0.63));
       this.#hands.setColorAt(2 * index, colour);
       this.#hands.setColorAt(2 * index + 1, colour);
       index++;

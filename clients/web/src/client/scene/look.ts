@@ -25,7 +25,7 @@ export function readLook(data: unknown): Look | undefined {
 export const PALETTES: Record<Light, Palette> = {
   day: { top: 0x4f8fd6, horizon: 0xd9ecf7, ground: 0x7fae6e, tree: 0x3f7d52, sun: 2.4, sky: 1.5, sunColor: 0xfff3da },
   dusk: { top: 0x3b3f7d, horizon: 0xf2b48a, ground: 0x7d9a6a, tree: 0x3a6b55, sun: 1.6, sky: 1.5, sunColor: 0xffd0a6 },
-  night: { top: 0x0b1030, horizon: 0x2d3766, ground: 0x3d5f4c, tree: 0x2a4c46, sun: 0.8, sky: 1.3, sunColor: 0x9db4ff },
+  night: { top: 0x0b1030, horizon: 0x39447a, ground: 0x4a7560, tree: 0x35605a, sun: 0.9, sky: 1.5, sunColor: 0xc3d0ff },
 };
 
 export interface Palette {

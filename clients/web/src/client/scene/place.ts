@@ -27,6 +27,7 @@ import { hueOf, type Look, PALETTES } from "./look.js";
 
 const TREES = 46;
 const STONES = 9;
+const WHITE = new Color(0xffffff);
 const FLOWERS = 150;
 const BLOSSOMS = [0xfff4d6, 0xf2c94c, 0xe79bb4, 0xffffff, 0x9db4f0];
 
@@ -65,7 +66,7 @@ export class Place {
     this.#path.color.set(ground).lerp(new Color(0xd8c39a), 0.45);
     this.#leaves.color.set(tree);
     this.#hills.color.set(tree).lerp(new Color(horizon), 0.35);
-    this.#above.color.set(horizon);
+    this.#above.color.set(horizon).lerp(WHITE, 0.5);
     this.#above.groundColor.set(ground);
     this.#above.intensity = sky;
     this.#sun.color.set(sunColor);

@@ -1,0 +1,305 @@
+// The scenes of test_client.py: people meet in real browsers, at a real server. Each scene prints one
+// line of JSON: its name, and what went wrong.
+//
+//   node client.mjs CHROMIUM OPTIONS   (OPTIONS of the server, as JSON; REILETA_COMMAND is the command)
+import { readFile } from "node:fs/promises";
+
+import { Server } from "../../clients/js/tests/server.mjs";
+import { chromium } from "../../clients/web/node_modules/playwright-core/index.mjs";
+
+const [executablePath, options] = process.argv.slice(2);
+const PATIENCE_MS = 60_000;
+const PASSWORD = "correct horse";
+/** What Chromium says while the server is away. */
+const AWAY = /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|WebSocket connection to/;
+/** What it says of the one request that a scene lets the server refuse. */
+const REFUSED = /status of 400 .*\/api\/auth\/register$/;
+
+const axe = await readFile(new URL("../../clients/web/node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const complaints = [];
+let serverIsAway = false;
+
+const server = await Server.start(...JSON.parse(options));
+const browser = await chromium.launch({
+  executablePath,
+  args: [
+    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+  ],
+});
+
+async function person(how = {}) {
+  const context = await browser.newContext({ viewport: { width: 640, height: 420 }, ...how });
+  context.setDefaultTimeout(PATIENCE_MS);
+  return tab(context);
+}
+
+async function tab(context) {
+  const page = await context.newPage();
+  page.on("console", (message) => {
+    const { url } = message.location();
+    const text = `${message.text()} ${url}`;
+    const known = REFUSED.test(text) || (serverIsAway && AWAY.test(text));
+    if (message.type() === "error" && !known) complaints.push(text);
+  });
+  page.on("pageerror", (error) => complaints.push(String(error.stack)));
+  return page;
+}
+
+const button = (page, name) => page.getByRole("button", { name });
+const field = (page, name) => page.getByLabel(name, { exact: true });
+
+async function register(page, username, displayname) {
+  await field(page, "Username").fill(username);
+  await field(page, "Shown name (optional)").fill(displayname);
+  await field(page, "Password").fill(PASSWORD);
+  await button(page, "Register and go on").click();
+}
+
+async function inside(page, many, of) {
+  await page.getByText(`${many} of ${of} here`).waitFor();
+  await page.getByText("Drawing the room …").waitFor({ state: "detached" });
+}
+
+/** Where one sees another, as the list of people says. */
+async function whereabouts(page, name) {
+  const row = page.locator(".people li", { hasText: name }).locator(".soft");
+  await row.filter({ hasText: / m / }).waitFor();
+  return row.textContent();
+}
+
+async function untilOther(look, before) {
+  const begun = Date.now();
+  for (;;) {
+    const now = await look();
+    if (now !== before) return now;
+    if (Date.now() - begun > PATIENCE_MS) throw new Error(`it stays at ${before}`);
+    await new Promise((next) => setTimeout(next, 50));
+  }
+}
+
+async function say(page, text) {
+  await page.getByLabel("Say to all").fill(text);
+  await button(page, "Send").click();
+}
+
+const heard = (page, from, text) =>
+  page.locator(".log p", { hasText: `${from}: ${text}` }).first().waitFor();
+
+/** The page as axe judges it, and whether it fits into the window. */
+async function check(page, what) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
+  if (found.length > 0) throw new Error(`${what}: axe finds ${found.join("\n")}`);
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  if (wide > 0) throw new Error(`${what}: the page is ${wide} px wider than the window`);
+}
+
+function equal(one, other, what) {
+  if (one !== other) throw new Error(`${what}: ${one} is not ${other}`);
+}
+
+const ann = await person({ colorScheme: "light" });
+const bob = await person({ viewport: { width: 390, height: 844 }, colorScheme: "dark", hasTouch: true, isMobile: true });
+let link;
+
+const scenes = {
+  async "a form says what is wrong with each field"() {
+    await ann.goto(server.url);
+    await check(ann, "entering");
+    await button(ann, "Register and go on").click();
+    await ann.getByText("Fill in a username.").waitFor();
+    await register(ann, "a b", "Ann");
+    const username = field(ann, "Username");
+    await ann.locator("[aria-invalid]").first().waitFor();
+    equal(await username.getAttribute("aria-invalid"), "true", "the wrong field");
+    equal(await username.evaluate((one) => one === document.activeElement), true, "the focus on it");
+  },
+
+  async "a newcomer makes a world and stands in it with a friend"() {
+    await register(ann, "ann", "Ann");
+    await button(ann, "Make it and go in").click();
+    await inside(ann, 1, 32);
+    await button(ann, "Leave").click();
+    await button(ann, /Open an instance of A meadow/).click();
+    await field(ann, "Seats").fill("2");
+    await check(ann, "the dialog");
+    await button(ann, "Open it and go in").click();
+    await inside(ann, 1, 2);
+    link = ann.url();
+    await bob.goto(link);
+    await check(bob, "entering, on a phone");
+    await register(bob, "bob", "Bob");
+    await Promise.all([inside(ann, 2, 2), inside(bob, 2, 2)]);
+  },
+
+  async "they see each other walk, with keys and by touch"() {
+    await Promise.all([ann, bob].map((page) => button(page, /^People/).click()));
+    await check(bob, "the room, on a phone");
+    const [seenByAnn, seenByBob] = await Promise.all([whereabouts(ann, "Bob"), whereabouts(bob, "Ann")]);
+    await ann.locator("canvas").focus();
+    await ann.keyboard.down("KeyW");
+    await untilOther(() => whereabouts(bob, "Ann"), seenByBob);
+    await ann.keyboard.up("KeyW");
+    const touch = await bob.context().newCDPSession(bob);
+    const at = (x, y) => ({ touchPoints: [{ x, y }] });
+    const before = await whereabouts(ann, "Bob").catch(() => seenByAnn);
+    await touch.send("Input.dispatchTouchEvent", { type: "touchStart", ...at(60, 600) });
+    await touch.send("Input.dispatchTouchEvent", { type: "touchMove", ...at(60, 550) });
+    await untilOther(() => whereabouts(ann, "Bob"), before);
+    await touch.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
+  },
+
+  async "they talk, and see who is typing"() {
+    await bob.getByLabel("Say to all").pressSequentially("Hello");
+    await ann.getByText("Bob is typing …").waitFor();
+    await say(bob, "Hello Ann");
+    await heard(ann, "Bob", "Hello Ann");
+    await say(ann, "Hello Bob");
+    await heard(bob, "Ann", "Hello Bob");
+    await check(ann, "the room with people");
+  },
+
+  async "the master's light reaches the others"() {
+    await button(ann, "Room").click();
+    await field(ann, "Light").selectOption("dusk");
+    await button(bob, "Room").click();
+    await bob.getByText("Light: Dusk.").waitFor();
+    await check(ann, "the panel of the room");
+  },
+
+  async "a third waits in line and is let in"() {
+    const cem = (scenes.cem = await person({ colorScheme: "dark" }));
+    await cem.goto(link);
+    await register(cem, "cem", "Cem");
+    await cem.getByText("Your place in line").waitFor();
+    equal(await cem.locator(".place .number").textContent(), "1", "the place");
+    await check(cem, "the line");
+    await button(bob, "Leave").click();
+    await inside(cem, 2, 2);
+    await bob.getByText("in line").or(bob.getByText("Full")).first().waitFor();
+    await check(bob, "the lists, on a phone");
+  },
+
+  async "one is kicked and told why"() {
+    const { cem } = scenes;
+    await button(ann, /^People/).click();
+    await button(ann, "Moderate Cem").click();
+    await check(ann, "the dialog of moderation");
+    await field(ann, "Reason").fill("Please come back tomorrow");
+    await button(ann, "Kick").click();
+    await cem.getByText("You were removed").waitFor();
+    await cem.getByText("“Please come back tomorrow”").waitFor();
+    await check(cem, "the end of a visit");
+    await cem.context().close();
+  },
+
+  async "after a restart of the server both are back"() {
+    await bob.goto(link);
+    await Promise.all([inside(ann, 2, 2), inside(bob, 2, 2)]);
+    serverIsAway = true;
+    await server.kill();
+    await Promise.all([ann, bob].map((page) => page.getByText("Coming back …").waitFor()));
+    await server.run();
+    for (const page of [ann, bob]) await page.getByText("Coming back …").waitFor({ state: "detached" });
+    serverIsAway = false;
+    await Promise.all([inside(ann, 2, 2), inside(bob, 2, 2)]);
+    await say(bob, "Here again");
+    await heard(ann, "Bob", "Here again");
+  },
+
+  async "two tabs refresh at once, with one request"() {
+    const context = ann.context();
+    const tabs = [ann, await tab(context)];
+    await button(ann, "Leave").click();
+    await Promise.all(tabs.map((page) => page.goto(`${server.url}/`)));
+    for (const page of tabs) await page.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
+    let refreshes = 0;
+    for (const page of tabs) {
+      page.on("request", (request) => (refreshes += request.url().endsWith("/auth/refresh") ? 1 : 0));
+    }
+    const token = () => ann.evaluate(() => JSON.parse(Object.values(localStorage)[0]).token);
+    const before = await token();
+    await ann.evaluate(() => {
+      const [[key, text]] = Object.entries(localStorage);
+      const soon = Date.now() + 1_000;
+      localStorage.setItem(key, JSON.stringify({ ...JSON.parse(text), token_until: soon, refresh_until: soon }));
+    });
+    await Promise.all(tabs.map((page) => page.reload()));
+    await untilOther(token, before);
+    for (const page of tabs) await page.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
+    equal(refreshes, 1, "requests");
+    await tabs[1].close();
+  },
+
+  async "all of it works with the keyboard alone"() {
+    const dot = await person();
+    const { keyboard } = dot;
+    await dot.goto(server.url);
+    await field(dot, "Username").waitFor();
+    /** Goes on to what has that name, and checks that one sees where one is. */
+    async function to(name) {
+      for (let steps = 0; steps < 40; steps++) {
+        await keyboard.press("Tab");
+        const now = await dot.evaluate(() => {
+          const one = document.activeElement;
+          const label = one.labels?.[0]?.textContent ?? one.getAttribute("aria-label") ?? one.textContent;
+          return { label, outline: getComputedStyle(one).outlineStyle };
+        });
+        if (!now.label.startsWith(name)) continue;
+        equal(now.outline, "solid", `the outline of ${name}`);
+        return;
+      }
+      throw new Error(`Tab does not lead to ${name}`);
+    }
+    await to("Username");
+    await keyboard.type("dot");
+    await to("Password");
+    await keyboard.type(PASSWORD);
+    await keyboard.press("Enter");
+    await dot.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
+    await to("Make a world");
+    await keyboard.press("Enter");
+    await to("Make it and go in");
+    await keyboard.press("Enter");
+    await inside(dot, 1, 16);
+    equal(await dot.evaluate(() => document.activeElement.tagName), "CANVAS", "the focus");
+    await keyboard.press("Enter");
+    await keyboard.type("Anybody there?");
+    await keyboard.press("Enter");
+    await heard(dot, "dot", "Anybody there?");
+    await keyboard.press("Escape");
+    equal(await dot.evaluate(() => document.activeElement.tagName), "CANVAS", "the focus after Escape");
+    await to("Leave");
+    await keyboard.press("Enter");
+    await dot.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
+    await check(dot, "the lists");
+  },
+
+  async "the browser's console has no error"() {
+    if (complaints.length > 0) throw new Error(complaints.join("\n"));
+  },
+};
+
+try {
+  for (const [scene, play] of Object.entries(scenes)) {
+    const begun = Date.now();
+    let error = null;
+    try {
+      await play();
+    } catch (problem) {
+      error = String(problem.stack ?? problem);
+    }
+    console.log(JSON.stringify({ scene, error, ms: Date.now() - begun }));
+    if (error && process.env.PICTURES) {
+      await ann.screenshot({ path: `${process.env.PICTURES}/ann.png` }).catch(() => {});
+      await bob.screenshot({ path: `${process.env.PICTURES}/bob.png` }).catch(() => {});
+    }
+    if (error) break; // the next scenes go on where this one ended
+  }
+} finally {
+  await browser.close();
+  await server.stop();
+}
