@@ -114,11 +114,17 @@ class Console:
                             name=seen.name,
                             state="silent",
                             reason="did not answer in time",
+                            here=False,
                             version=seen.version,
                             players=seen.players,
                             instances=seen.instances,
                             cpu=seen.load,
                             lag_ms=seen.lag_ms,
+                            sockets=0,
+                            memory_bytes=0,
+                            database=True,
+                            failing=(),
+                            crashes=0,
                         )
                     )
         return NodesView(nodes=tuple(views))

@@ -194,6 +194,7 @@ class Live:
             id=self.id,
             name=name if node.cluster is None else node.cluster.member.name,
             state="ready" if reason is None else "unready",
+            here=False,
             reason=known(reason),
             version=__version__,
             ready_at=known(node.server.ready_at),

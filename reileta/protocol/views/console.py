@@ -1,6 +1,6 @@
 """Views of a running server, for admins: nodes, figures, instances, actors, traces.
 
-Nodes send them to each other, too, so fields are only ever added, with a default.
+Nodes send them to each other, too, so a field that is added later has a default.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ class NodeView(Struct, kw_only=True):
         Meta(description="`unready`: it takes no players; `silent`: it did not answer in time"),
     ]
     reason: Annotated[str, Meta(description="Why it is not ready")] | UnsetType = UNSET
-    here: Annotated[bool, Meta(description="Whether it is the node that answers")] = False
-    version: Annotated[str, Meta(description="Of Reileta")] = ""
+    here: Annotated[bool, Meta(description="Whether it is the node that answers")]
+    version: Annotated[str, Meta(description="Of Reileta")]
     ready_at: Annotated[Millis, Meta(description="When it was started")] | UnsetType = UNSET
-    sockets: Annotated[int, Meta(description="Open WebSockets", ge=0)] = 0
-    players: Annotated[int, Meta(description="Players inside its instances", ge=0)] = 0
-    instances: Annotated[int, Meta(description="Instances that run there", ge=0)] = 0
-    cpu: Annotated[float, Meta(description="The part of one core that it used lately")] = 0.0
-    lag_ms: Annotated[float, Meta(description="How late its event loop was lately")] = 0.0
-    memory_bytes: Annotated[int, Meta(description="Memory of the process", ge=0)] = 0
-    database: Annotated[bool, Meta(description="Whether it reaches the database")] = True
+    sockets: Annotated[int, Meta(description="Open WebSockets", ge=0)]
+    players: Annotated[int, Meta(description="Players inside its instances", ge=0)]
+    instances: Annotated[int, Meta(description="Instances that run there", ge=0)]
+    cpu: Annotated[float, Meta(description="The part of one core that it used lately")]
+    lag_ms: Annotated[float, Meta(description="How late its event loop was lately")]
+    memory_bytes: Annotated[int, Meta(description="Memory of the process", ge=0)]
+    database: Annotated[bool, Meta(description="Whether it reaches the database")]
     failing: Annotated[
         tuple[str, ...], Meta(description="Background tasks that crashed and don't work yet")
-    ] = ()
-    crashes: Annotated[int, Meta(description="Crashes of actors since the start", ge=0)] = 0
+    ]
+    crashes: Annotated[int, Meta(description="Crashes of actors since the start", ge=0)]
 
 
 class NodesView(Struct, kw_only=True):
@@ -94,9 +94,9 @@ class LiveInstanceView(Struct, kw_only=True):
     messages_per_s: PerSecond | UnsetType = UNSET
     drain_size: DrainSize | UnsetType = UNSET
     wait_ms: WaitMs | UnsetType = UNSET
-    backlog_bytes: BacklogBytes = 0
-    mailbox: Waiting = 0
-    restarts: Restarts = 0
+    backlog_bytes: BacklogBytes
+    mailbox: Waiting
+    restarts: Restarts
 
 
 class LivePlayerView(Struct, kw_only=True):
@@ -118,7 +118,7 @@ class LivePlayerView(Struct, kw_only=True):
         Annotated[float, Meta(description="How long its client took to answer a ping lately")]
         | UnsetType
     ) = UNSET
-    backlog_bytes: BacklogBytes = 0
+    backlog_bytes: BacklogBytes
 
 
 class InstanceHappenedView(Struct, kw_only=True):
@@ -202,8 +202,8 @@ class SpanView(Struct, kw_only=True):
     what: Annotated[str, Meta(description="The type of the message, or the event")]
     depth: Annotated[int, Meta(description="How far below the start", ge=0)]
     at_us: Annotated[int, Meta(description="Microseconds since the start of the trace")]
-    took_us: Annotated[int, Meta(description="Microseconds; 0 for a moment")] = 0
-    waited_us: Annotated[int, Meta(description="Microseconds in the mailbox before")] = 0
+    took_us: Annotated[int, Meta(description="Microseconds; 0 for a moment")]
+    waited_us: Annotated[int, Meta(description="Microseconds in the mailbox before")]
     error: Annotated[int, Meta(description="The code of a refusal")] | UnsetType = UNSET
 
 
