@@ -22,6 +22,7 @@ import trio
 
 from actors.change_feed import POLL_S, ChangeApplier
 from actors.cluster.cluster import OnFall
+from actors.cluster.cut_off import CutOff
 from actors.file_collector import FileCollector
 from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, Node
 from actors.runtime.loop_lag import measure_lag
@@ -341,6 +342,9 @@ async def _serve_on(
                 node.cluster.member.listeners.append(OnFall(leave))
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
+            if node.cluster is not None:
+                cut_off = CutOff(node.cluster.member, gateway.send_away)
+                background.run(nursery, "outages", cut_off.run)
             if node.shared is not None:
                 node.shared.use(gateway.auth)
                 limits.share(store.attempts)
