@@ -403,6 +403,11 @@ class PeerWatch:
         self._records: dict[str, tuple[Record | None, int]] = {}
         self._records_looked_ms = NEVER
         self._connection: int | None = None
+        self._own: Record | None = None
+        self._own_changed_ms = NEVER
+        """When this node's own record was last seen to change."""
+        self._written_since_ms = NEVER
+        """Since when NATS shows this node's renewals, without a break."""
         self._tried_ms: dict[str, int] = {}
         """When each node's take-over was last begun."""
 
@@ -433,6 +438,11 @@ class PeerWatch:
             old = self._records.get(node)
             if old is None or old[0] != record:
                 self._records[node] = (record, now_ms)
+        own = records.get(self.node)
+        if own != self._own:
+            if now_ms - self._own_changed_ms > self.times.look_ms:
+                self._written_since_ms = now_ms
+            self._own, self._own_changed_ms = own, now_ms
         self._records_looked_ms = max(self._records_looked_ms, sent_ms)
 
     def _forget_records(self) -> None:
@@ -496,15 +506,19 @@ class PeerWatch:
         )
 
     def unseen(self, now_ms: int) -> list[str]:
-        """The nodes that are alive in PostgreSQL and silent in NATS: they are asked to yield."""
-        if now_ms - self._records_looked_ms > self.times.look_ms:
+        """The nodes that are alive in PostgreSQL and silent in NATS: they are asked to yield.
+
+        Silence counts only while NATS shows the renewals of this node. Without a majority of its
+        servers, NATS answers looks, and takes no writes of anyone.
+        """
+        if now_ms - self._own_changed_ms > self.times.look_ms:
             return []
         return [
             node
             for node, (_, changed_ms) in self._rows.items()
             if now_ms - changed_ms <= self.times.look_ms
             and node in self._records
-            and now_ms - self._records[node][1] >= self.times.unseen_ms
+            and now_ms - max(self._records[node][1], self._written_since_ms) >= self.times.unseen_ms
         ]
 
 

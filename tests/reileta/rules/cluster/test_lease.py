@@ -212,7 +212,8 @@ class Watching:
         self.beat = 1
         self.record: Record | None = Record(5, 1, "up")
         self.nats_ok = True
-        self.rows = self.records = True
+        self.rows = self.records = self.writes = True
+        self.own = Record(1, 0, "up")
         self.connection = 1
 
     def look(self, until_ms: int, from_ms: int = 0) -> None:
@@ -221,7 +222,11 @@ class Watching:
                 rows = {ME: DatabaseMark(now_ms, True), PEER: DatabaseMark(self.beat, self.nats_ok)}
                 self.watch.rows_seen(rows, now_ms, now_ms)
             if self.records:
-                records = {} if self.record is None else {PEER: self.record}
+                if self.writes:
+                    self.own = Record(now_ms + 1, now_ms, "up")
+                records = (
+                    {ME: self.own} if self.record is None else {ME: self.own, PEER: self.record}
+                )
                 self.watch.records_seen(records, self.connection, now_ms, now_ms)
 
 
@@ -328,3 +333,15 @@ def test_9_a_node_that_only_postgresql_shows_is_asked_to_yield() -> None:
         seen.beat += 1
         seen.look(now_ms, now_ms)
         assert seen.watch.unseen(now_ms) == ([PEER] if now_ms >= 10_000 else [])
+
+
+def test_9_nobody_is_asked_to_yield_because_nats_takes_no_writes_of_anyone() -> None:
+    seen = Watching()
+    for now_ms in range(0, 30_000, 500):
+        seen.beat += 1
+        seen.writes = not 5_000 <= now_ms < 20_000
+        seen.look(now_ms, now_ms)
+        assert seen.watch.unseen(now_ms) == []
+    seen.beat += 1
+    seen.look(30_000, 30_000)
+    assert seen.watch.unseen(30_000) == [PEER]
