@@ -168,6 +168,7 @@ def new_data_folder() -> Iterator[Path]:
 
 _LONGEST = (
     "tests/simulation/",
+    "tests/chaos/cluster/",
     "tests/chaos/test_contest.py",
     "tests/chaos/test_soak.py",
     "tests/e2e/test_vanishing.py",

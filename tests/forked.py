@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -95,13 +96,24 @@ class Done:
     stderr: bytes
 
 
-async def start(*arguments: str, env: Mapping[str, str] | None = None) -> ForkedProcess:
-    """Runs `reileta` with these arguments, and pipes for what it says."""
+async def start(
+    *arguments: str, env: Mapping[str, str] | None = None, world: Mapping[str, Any] | None = None
+) -> ForkedProcess:
+    """Runs `reileta` with these arguments, and pipes for what it says.
+
+    `world`: what is unlike here. `network`: the file of a network namespace. `clock_s`: how fast
+    the wall clock is. `observe`: a path at which `tests.chaos.soak.observed` answers.
+    """
     away, (out, said), (err, complained) = os.open(os.devnull, os.O_RDONLY), os.pipe(), os.pipe()
     told = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         told.connect(_forking())
-        request = {"arguments": arguments, "env": dict(env or os.environ), "cwd": os.getcwd()}
+        request = {
+            "arguments": arguments,
+            "env": dict(env or os.environ),
+            "cwd": os.getcwd(),
+            "world": dict(world or {}),
+        }
         data = json.dumps(request).encode("utf-8", "surrogateescape")
         assert len(data) < REQUEST_BYTES
         socket.send_fds(told, [data], [away, said, complained])
@@ -235,8 +247,40 @@ def _command(request: Any, descriptors: list[int]) -> int:
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
+    _enter_world(**request["world"])
     sys.argv = ["reileta", *request["arguments"]]
     return command()
+
+
+def _enter_world(
+    network: str | None = None, clock_s: float = 0.0, observe: str | None = None
+) -> None:
+    """Makes the world of this process as `start` says."""
+    if network is not None:
+        from tests.cluster.spaces import move_to
+
+        move_to(Path(network))
+    if clock_s:
+        set_clock(clock_s)
+    if observe is not None:
+        from tests.chaos.soak.observed import be_observed
+
+        be_observed(observe)
+
+
+def set_clock(fast_s: float) -> None:
+    """Makes the wall clock of this process fast (or slow, below 0); durations stay as they are."""
+    plain, plain_ns = time.time, time.time_ns
+    fast_ns = int(fast_s * 1_000_000_000)
+
+    def fast() -> float:
+        return plain() + fast_s
+
+    def fast_by_ns() -> int:
+        return plain_ns() + fast_ns
+
+    setattr(time, "time", fast)  # noqa: B010
+    setattr(time, "time_ns", fast_by_ns)  # noqa: B010
 
 
 if __name__ == "__main__":

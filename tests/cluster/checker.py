@@ -14,6 +14,7 @@ What was acknowledged durably is compared by the scenarios, which know how to as
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,8 @@ class Stay:
     seen: list[tuple[float, Mark]] = field(default_factory=list)
     players: set[str] = field(default_factory=set)
     most: int = 0
+    tenure: int = 0
+    """How often the instance had fallen before: a player who comes back is another mark then."""
     until: float | None = None
     """When it ended; None if it did not."""
     restored: bool = False
@@ -139,7 +142,8 @@ def check(
         by_instance[record.instance].append(record)
     for instance, told in by_instance.items():
         told.sort(key=lambda one: one.at)
-        stays = _stays(told)
+        fell = sorted(fall.after for fall in falls if fall.instance == instance)
+        stays = _stays(told, fell)
         wrong = [
             *_repeats(stays),
             *_missed(told, stays, ended),
@@ -153,7 +157,7 @@ def check(
     return found
 
 
-def _stays(told: Sequence[Record]) -> list[Stay]:
+def _stays(told: Sequence[Record], fell: Sequence[float] = ()) -> list[Stay]:
     stays: list[Stay] = []
     current: dict[tuple[str, int], Stay] = {}
     for one in told:
@@ -164,6 +168,7 @@ def _stays(told: Sequence[Record]) -> list[Stay]:
                 if stay is not None:
                     stay.until = one.at
                 stay = Stay(one.client, one.socket, one.at, restored=one.restored)
+                stay.tenure = bisect_left(fell, one.at)
                 stay.players = set(one.players)
                 stay.most = len(stay.players)
                 current[place] = stay
@@ -175,11 +180,11 @@ def _stays(told: Sequence[Record]) -> list[Stay]:
             case Heard() if stay is not None:
                 stay.note(one.at, ("said", one.sender, one.number))
             case Came() if stay is not None:
-                stay.note(one.at, ("came", one.player, 0))
+                stay.note(one.at, ("came", one.player, stay.tenure))
                 stay.players.add(one.player)
                 stay.most = max(stay.most, len(stay.players))
             case Went() if stay is not None:
-                stay.note(one.at, ("went", one.player, 0))
+                stay.note(one.at, ("went", one.player, stay.tenure))
                 stay.players.discard(one.player)
             case _:
                 pass

@@ -4,8 +4,9 @@
                127.0.1.2 ── node b ──┼── gate ── PostgreSQL
                127.0.1.3 ── node c ──┘
 
-Each node has a gate of its own to each server, so every pair can be cut, both ways or one way. A
-death is SIGKILL, a pause SIGSTOP. Nodes keep their ports: what is started again is where it was.
+Each node has a gate of its own to each server, so every pair can be cut, both ways or one way. With
+network namespaces (`spaces.py`) there are no gates: the system's own network is cut. A death is
+SIGKILL, a pause SIGSTOP. Nodes keep their ports: what is started again is where it was.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.chaos.soak.postgres import PORT, SUPERUSER, Postgres
 from tests.cluster.checker import Fell, check
 from tests.cluster.clients import Crowd, Visitor, now
 from tests.cluster.gate import Gate, listen_on, tcp, unix
+from tests.cluster.spaces import NET, Cable, Spaces, network_of, within
 from tests.conftest import PATIENCE_S
 from tests.forked import ForkedProcess, run, start
 from tests.nats_server import NatsServer, free_port
@@ -44,6 +46,9 @@ POLL_S: Final = 0.05
 RETURN_S: Final = 5.0
 """Within so long after a death, everybody is inside again: a promise."""
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+NODE_PORT: Final = 3032
+"""Of each node that has a machine of its own."""
+Link = Gate | Cable
 FAULTS: Final = ("request.failed", "actor.crashed", "connection.failed")
 """Events of the log that no failure of other machines explains."""
 
@@ -52,15 +57,28 @@ class Node:
     """A process `reileta serve --nats …`."""
 
     def __init__(
-        self, name: str, number: int, folder: Path, options: Sequence[str], nursery: trio.Nursery
+        self,
+        name: str,
+        host: str,
+        folder: Path,
+        options: Sequence[str],
+        nursery: trio.Nursery,
+        *,
+        machine: str | None = None,
     ) -> None:
+        """`machine`: the one of its own that it runs on, if there are namespaces."""
         self.name = name
-        self.host = f"127.0.1.{number + 1}"
-        self.port = 0
+        self.host = host
+        self.port = NODE_PORT if machine else 0
         self.log: list[Json] = []
         self.errors = ""
-        self.nats: list[Gate] = []
-        self.postgres: Gate | None = None
+        self.nats: list[Link] = []
+        self.postgres: Link | None = None
+        self.clock_s = 0.0
+        """How fast the wall clock is, from the next start on."""
+        self.observed = folder.with_suffix(".observe")
+        """Where it tells what it holds in memory: `tests.chaos.soak.observed.ask`."""
+        self._machine = machine
         self._data = folder
         self._options = options
         self._nursery = nursery
@@ -101,7 +119,12 @@ class Node:
             "--rate-limits": "off",
         }
         words = [word for option in options.items() for word in option]
-        self._process = await start("serve", *words, *self._options, *more, env=ENVIRONMENT)
+        self.observed.unlink(missing_ok=True)
+        world: Json = {"clock_s": self.clock_s, "observe": str(self.observed)}
+        if self._machine is not None:
+            world["network"] = str(network_of(self._machine))
+        arguments = ("serve", *words, *self._options, *more)
+        self._process = await start(*arguments, env=ENVIRONMENT, world=world)
         self._nursery.start_soon(self._read_log, self._process.stdout)
         self._nursery.start_soon(self._read_errors, self._process.stderr)
 
@@ -119,6 +142,11 @@ class Node:
         async with stream:
             async for chunk in stream:
                 self.errors += chunk.decode()
+
+    def forget(self) -> None:
+        """Empties its log."""
+        self.log.clear()
+        self._from = 0
 
     def events(self, name: str) -> list[Json]:
         """What it logged of that name since it was started."""
@@ -166,7 +194,7 @@ class Node:
             gate.heal()
 
     @property
-    def gates(self) -> list[Gate]:
+    def gates(self) -> list[Link]:
         assert self.postgres is not None
         return [*self.nats, self.postgres]
 
@@ -197,6 +225,8 @@ class Ground:
     visitors: list[Visitor] = field(default_factory=list)
     looked_at: float = 0.0
     """When the database was last asked for places, and answered."""
+    spaces: Spaces | None = None
+    """The machines, if there are network namespaces."""
 
     @property
     def owner(self) -> str:
@@ -224,6 +254,12 @@ class Ground:
         self.visitors.append(visitor)
         self.nursery.start_soon(visitor.run)
         return visitor
+
+    async def players(self, instance: str, *, at: Node) -> list[str]:
+        """The users inside, as a node says."""
+        async with at.ask(self.owner) as client:
+            told = await data(client.get(f"/api/instances/{instance}/players?limit=100"))
+        return [one["user"] for one in told["items"]]
 
     async def until_inside(self, within_s: float = PATIENCE_S) -> float:
         """Waits until all visitors are inside; for how long."""
@@ -257,6 +293,13 @@ class Ground:
         """Asks PostgreSQL directly."""
         said: str = await blocking(lambda: self.postgres.sql(statement))
         return said
+
+    async def start_postgres(self) -> None:
+        await start_postgres(self.postgres, self.spaces)
+
+    async def stop_postgres(self) -> None:
+        """At once, as a crash."""
+        await blocking(partial(self.postgres.stop, signal.SIGQUIT))
 
     # The end
 
@@ -341,6 +384,37 @@ async def blocking(work: Callable[[], Any]) -> Any:
     return await trio.to_thread.run_sync(work)
 
 
+@dataclass
+class Machines:
+    """PostgreSQL, NATS and the nodes: what scenarios may share."""
+
+    nodes: list[Node]
+    nats: list[NatsServer]
+    postgres: Postgres
+    tokens: list[str]
+    spaces: Spaces | None = None
+
+    @asynccontextmanager
+    async def scene(self, clients: int) -> AsyncIterator[Ground]:
+        """The ground of one scenario, which has seen nothing yet, with so many tokens of its own
+        and one for the owner. Everything runs and is connected."""
+        tokens, self.tokens = self.tokens[: clients + 1], self.tokens[clients + 1 :]
+        async with trio.open_nursery() as starting:
+            for node in self.nodes:
+                node.heal()
+                node.forget()
+                if not node.runs:
+                    starting.start_soon(node.start)
+        crowd = Crowd([node.url for node in self.nodes])
+        async with trio.open_nursery() as running:
+            standing = Ground(
+                self.nodes, self.nats, self.postgres, tokens, crowd, running, spaces=self.spaces
+            )
+            running.start_soon(_watch_places, standing, url(self.postgres.socket))
+            yield standing
+            running.cancel_scope.cancel()
+
+
 @asynccontextmanager
 async def ground(
     folder: Path,
@@ -350,44 +424,88 @@ async def ground(
     nats_servers: int = 1,
     options: Sequence[str] = (),
     nats_options: str = "",
+    spaces: Spaces | None = None,
 ) -> AsyncIterator[Ground]:
     """A running cluster in a folder that all accounts may pass; its nodes take connections."""
-    postgres = Postgres(folder / "postgres")
-    servers = [
-        NatsServer(
-            folder / f"nats{number}", max_payload_bytes=MAX_PAYLOAD_BYTES, options=nats_options
-        )
-        for number in range(nats_servers)
-    ]
+    async with (
+        machines(
+            folder,
+            nodes=nodes,
+            accounts=clients + 1,
+            nats_servers=nats_servers,
+            options=options,
+            nats_options=nats_options,
+            spaces=spaces,
+        ) as made,
+        made.scene(clients) as standing,
+    ):
+        yield standing
+
+
+@asynccontextmanager
+async def machines(
+    folder: Path,
+    *,
+    nodes: int = 3,
+    accounts: int = 17,
+    nats_servers: int = 1,
+    options: Sequence[str] = (),
+    nats_options: str = "",
+    spaces: Spaces | None = None,
+) -> AsyncIterator[Machines]:
+    """A running cluster in a folder that all accounts may pass; its nodes take connections."""
+    network = None if spaces is None else (spaces.add("sql", 9), f"{NET}.0/24")
+    postgres = Postgres(folder / "postgres", network=network)
+    servers = [_nats(folder, number, nats_options, spaces) for number in range(nats_servers)]
     if nats_servers > 1:
-        routes = [free_port() for _ in servers]
-        for number, (server, port) in enumerate(zip(servers, routes, strict=True)):
-            server.join(f"n{number}", port, routes)
-    made: list[Node] = []
+        routes = [f"{server.host}:{free_port()}" for server in servers]
+        for number, (server, route) in enumerate(zip(servers, routes, strict=True)):
+            server.join(f"n{number}", int(route.rpartition(":")[2]), routes)
+    made = Machines([], servers, postgres, [], spaces)
     async with trio.open_nursery() as nursery:
         try:
             async with trio.open_nursery() as starting:
                 for server in servers:
                     starting.start_soon(server.start)
-                starting.start_soon(blocking, partial(_make, postgres))
+                starting.start_soon(blocking, postgres.make)
+            await start_postgres(postgres, spaces)
             for number in range(nodes):
-                made.append(await _node(folder, number, postgres, servers, options, nursery))
+                node = await _node(folder, number, made, options, nursery)
+                made.nodes.append(node)
             # The first makes the tables and the key, and the accounts need both.
-            await made[0].start()
+            await made.nodes[0].start()
             async with trio.open_nursery() as starting:
-                for node in made[1:]:
+                for node in made.nodes[1:]:
                     starting.start_soon(node.start)
-                tokens = await _accounts(clients + 1, folder, postgres)
-            crowd = Crowd([node.url for node in made])
-            async with trio.open_nursery() as running:
-                standing = Ground(made, servers, postgres, tokens, crowd, running)
-                running.start_soon(_watch_places, standing, url(postgres.socket))
-                yield standing
-                running.cancel_scope.cancel()
+                made.tokens = await _accounts(accounts, folder, postgres)
+            yield made
         finally:
             with trio.CancelScope(shield=True):
-                await _end(postgres, servers, made)
+                await _end(postgres, servers, made.nodes)
         nursery.cancel_scope.cancel()
+
+
+async def start_postgres(postgres: Postgres, spaces: Spaces | None) -> None:
+    """Starts it on its machine."""
+
+    def begin() -> None:
+        with within(None if spaces is None else "sql"):
+            postgres.start()
+
+    await blocking(begin)
+
+
+def _nats(folder: Path, number: int, options: str, spaces: Spaces | None) -> NatsServer:
+    home, machine = folder / f"nats{number}", f"nats{number}"
+    if spaces is None:
+        return NatsServer(home, max_payload_bytes=MAX_PAYLOAD_BYTES, options=options)
+    return NatsServer(
+        home,
+        max_payload_bytes=MAX_PAYLOAD_BYTES,
+        options=options,
+        host=spaces.add(machine, number + 1),
+        under=("ip", "netns", "exec", machine),
+    )
 
 
 def url(socket: Path) -> str:
@@ -395,47 +513,38 @@ def url(socket: Path) -> str:
     return f"postgresql://{SUPERUSER}@/postgres?host={quote(str(socket), safe='')}&port={PORT}"
 
 
-def _make(postgres: Postgres) -> None:
-    postgres.make()
-    postgres.start()
-
-
 async def _node(
-    folder: Path,
-    number: int,
-    postgres: Postgres,
-    servers: Sequence[NatsServer],
-    options: Sequence[str],
-    nursery: trio.Nursery,
+    folder: Path, number: int, made: Machines, options: Sequence[str], nursery: trio.Nursery
 ) -> Node:
-    """A node with its gates; it does not run yet."""
-    home = folder / NAMES[number]
+    """A node with its gates or cables; it does not run yet."""
+    name = NAMES[number]
+    home = folder / name
     home.mkdir()
-    gates = []
-    urls = []
-    for server in servers:
-        gate = Gate(tcp("127.0.0.1", server.port))
-        listeners = await trio.open_tcp_listeners(0, host=f"127.0.1.{number + 1}")
+    shared = ("--key", str(folder / "server.key"), "--files", str(folder / "files"))
+    if (spaces := made.spaces) is not None:
+        nats = [f"nats://{server.host}:{server.port}" for server in made.nats]
+        database = f"postgresql://{SUPERUSER}@{spaces.address('sql')}:{PORT}/postgres"
+        words = ("--nats", ",".join(nats), "--database", database, *shared, *options)
+        host = spaces.add(name, 11 + number)
+        node = Node(name, host, home / "data", words, nursery, machine=name)
+        node.nats = [Cable(spaces, name, f"nats{one}") for one in range(len(made.nats))]
+        node.postgres = Cable(spaces, name, "sql")
+        return node
+    host = f"127.0.1.{number + 1}"
+    gates: list[Link] = []
+    nats = []
+    for server in made.nats:
+        gate = Gate(tcp(server.host, server.port))
+        listeners = await trio.open_tcp_listeners(0, host=host)
         nursery.start_soon(gate.serve, listeners)
-        host, port = listeners[0].socket.getsockname()[:2]
-        urls.append(f"nats://{host}:{port}")
+        nats.append("nats://{}:{}".format(*listeners[0].socket.getsockname()[:2]))
         gates.append(gate)
-    database = Gate(unix(postgres.socket / f".s.PGSQL.{PORT}"))
-    nursery.start_soon(database.serve, await listen_on(home / f".s.PGSQL.{PORT}"))
-    node = Node(
-        NAMES[number],
-        number,
-        home / "data",
-        [
-            *("--nats", ",".join(urls)),
-            *("--database", url(home)),
-            *("--key", str(folder / "server.key"), "--files", str(folder / "files")),
-            *options,
-        ],
-        nursery,
-    )
+    way = Gate(unix(made.postgres.socket / f".s.PGSQL.{PORT}"))
+    nursery.start_soon(way.serve, await listen_on(home / f".s.PGSQL.{PORT}"))
+    words = ("--nats", ",".join(nats), "--database", url(home), *shared, *options)
+    node = Node(name, host, home / "data", words, nursery)
     node.nats = gates
-    node.postgres = database
+    node.postgres = way
     return node
 
 

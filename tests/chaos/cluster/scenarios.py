@@ -7,21 +7,26 @@ only it can know.
 
 from __future__ import annotations
 
+import base64
 import json
 import random
-import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
 import httpx
 import trio
+from trio_websocket import open_websocket
 
-from tests.cluster.checker import Joined
-from tests.cluster.clients import Ended, Line, Visitor, now
-from tests.cluster.ground import Ground, Node, Refused, data, eventually
+from reileta.store.database import Database, asyncio_loop
+from tests.cluster.checker import Heard, Joined, Sent
+from tests.cluster.clients import LOST, Ended, Line, Visitor, now
+from tests.cluster.ground import Ground, Node, Refused, data, eventually, url
 from tests.conftest import PATIENCE_S
+from tests.e2e.test_sessions import get
+from tests.nats_server import NatsServer
 
 CALM_S: Final = 1.0
 """Between two failures, for messages of calm times."""
@@ -36,6 +41,11 @@ class Result:
     wrong: list[str] = field(default_factory=list)
     back_s: list[float] = field(default_factory=list)
     """How long each concerned player heard nothing, by failure."""
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    """Other things that were measured, by what they are."""
+
+    def figure(self, what: str, value: float) -> None:
+        self.figures.setdefault(what, []).append(value)
 
     def expect(self, held: bool, what: str) -> None:
         if not held:
@@ -155,14 +165,22 @@ async def two_sockets(ground: Ground, times: int, seed: int) -> Result:
 # D1, D2, D3
 
 
-async def deaths(ground: Ground, times: int, seed: int) -> Result:
+async def deaths(
+    ground: Ground,
+    times: int,
+    seed: int,
+    *,
+    rooms: int = 4,
+    people: int = 6,
+    every_s: float = 0.5,
+) -> Result:
     """`kill -9` of a node that hosts; players come in again, as the same players."""
     chance, result = random.Random(seed), Result()
-    rooms = await town(ground, rooms=4, people=6)
+    instances = await town(ground, rooms=rooms, people=people, every_s=every_s)
     for _ in range(times):
         await trio.sleep(CALM_S)
-        node = await ground.until_hosted(chance.choice(rooms))
-        fallen = {room for room in rooms if ground.host(room) is node}
+        node = await ground.until_hosted(chance.choice(instances))
+        fallen = {room for room in instances if ground.host(room) is node}
         concerned = inside(ground, fallen)
         ids = _players_beside(ground, concerned, node)
         died = now()
@@ -172,6 +190,11 @@ async def deaths(ground: Ground, times: int, seed: int) -> Result:
         await node.start()
     result.wrong += await ground.judge()
     return result
+
+
+async def crowded(ground: Ground, times: int, seed: int) -> Result:
+    """The same with many players, who talk less."""
+    return await deaths(ground, times, seed, rooms=20, people=10, every_s=2)
 
 
 def _players_beside(ground: Ground, visitors: list[Visitor], node: Node) -> dict[str, str]:
@@ -268,6 +291,38 @@ async def nats_away(ground: Ground, times: int, seed: int) -> Result:
     return result
 
 
+async def nats_restart(ground: Ground, times: int, seed: int) -> Result:
+    """NATS is killed, and started at once: how long players at other nodes than the host hear
+    nothing that is said after that. Nothing is lost."""
+    result = Result()
+    await town(ground, rooms=3, people=6, every_s=0.1)
+    for _ in range(times):
+        await trio.sleep(3 * CALM_S)
+        away = now()
+        for server in ground.nats:
+            await server.kill()
+        for server in ground.nats:
+            await server.start()
+        await trio.sleep(3 * CALM_S)
+        sent = {
+            (one.client, one.number)
+            for one in ground.crowd.records
+            if isinstance(one, Sent) and one.at > away
+        }
+        heard: dict[str, float] = {}
+        for one in ground.crowd.records:
+            if isinstance(one, Heard) and one.at > away and (one.sender, one.number) in sent:
+                heard.setdefault(one.client, one.at)
+        for visitor in ground.visitors:
+            if not _at_host(ground, visitor):
+                result.expect(visitor.name in heard, f"{visitor.name} heard nothing more")
+                result.back_s.append(heard.get(visitor.name, now()) - away)
+        result.expect(not restored_since(ground, away), "an instance began anew")
+    result.expect(not ground.falls, f"fell: {ground.falls}")
+    result.wrong += await ground.judge()
+    return result
+
+
 def _at_host(ground: Ground, one: Visitor) -> bool:
     host = ground.host(one.instance)
     return host is not None and ground.crowd.urls[one.at] == host.url
@@ -283,7 +338,7 @@ async def postgres_away(ground: Ground, times: int, seed: int) -> Result:
         away = now()
         node = await ground.until_hosted(chance.choice(rooms))
         fallen = {room for room in rooms if ground.host(room) is node}
-        await _stop_postgres(ground)
+        await ground.stop_postgres()
         await trio.sleep(2.5 * OWN_S)
         result.expect(not restored_since(ground, away), "an instance began anew without cause")
         dies = number % 2 == 1
@@ -291,7 +346,7 @@ async def postgres_away(ground: Ground, times: int, seed: int) -> Result:
             await node.kill()
             await trio.sleep(2 * OWN_S)
             result.expect(not restored_since(ground, away), "taken over without the database")
-        await trio.to_thread.run_sync(ground.postgres.start)
+        await ground.start_postgres()
         if dies:
             await _again(inside(ground, fallen), away)
             await node.start()
@@ -300,43 +355,338 @@ async def postgres_away(ground: Ground, times: int, seed: int) -> Result:
     return result
 
 
-async def _stop_postgres(ground: Ground) -> None:
-    await trio.to_thread.run_sync(ground.postgres.stop, signal.SIGQUIT)
+BUCKET: Final = "avr_reileta_nodes"
+"""Of the nodes' records."""
+ELECTED: Final = (*LOST, trio.TooSlowError)
+ASK_S: Final = 2.0
+
+
+async def leader(ground: Ground) -> NatsServer:
+    """The NATS server that leads the nodes' records, once there is one."""
+    with trio.fail_after(2 * PATIENCE_S):
+        while True:
+            for server in ground.nats:
+                with suppress(*ELECTED), trio.fail_after(ASK_S):
+                    told = await server.ask(f"$JS.API.STREAM.INFO.KV_{BUCKET}")
+                    name = told.get("cluster", {}).get("leader")
+                    for number, one in enumerate(ground.nats):
+                        if name == f"n{number}" and one.runs:
+                            return one
+            await trio.sleep(0.1)
+
+
+async def elections(ground: Ground, times: int, seed: int) -> Result:
+    """Three NATS servers: the one that leads the nodes' records dies, or it and another one. Nobody
+    falls, players stay inside, and all is in order again once two are there."""
+    chance, result = random.Random(seed), Result()
+    rooms = await town(ground, rooms=3, people=6)
+    for number in range(times):
+        await trio.sleep(CALM_S)
+        first = await leader(ground)
+        dead = [first]
+        if number % 2:
+            dead.append(chance.choice([one for one in ground.nats if one is not first]))
+        for server in dead:
+            await server.kill()
+        await trio.sleep(chance.uniform(4, 9))
+        await ground.until_inside()
+        for server in dead:
+            await server.start()
+        began = now()
+        await leader(ground)
+        await _begins(ground, at=number)
+        result.figure("NATS has a quorum → a new instance is joined, s", now() - began)
+    result.expect(not ground.falls, f"fell: {ground.falls}")
+    for room in rooms:
+        result.expect(ground.places[room][1] == 1, f"an epoch is {ground.places[room]}")
+    result.wrong += await ground.judge()
+    return result
+
+
+async def _begins(ground: Ground, at: int) -> None:
+    """A new instance can be made at one node, and joined through another one."""
+    many = len(ground.nodes)
+    instance = await ground.instance(at=at % many)
+    line = await Line.open(ground.nodes[(at + 1) % many].url, ground.owner)
+    try:
+        with trio.fail_after(PATIENCE_S):
+            while "error" in await line.ask("instance-join", {"instance": instance}):
+                await trio.sleep(0.1)
+        await line.ask("instance-leave", {"instance": instance})
+    finally:
+        await line.aclose()
+
+
+# The lease
+
+
+async def record(ground: Ground, incarnation: str) -> dict[str, Any] | None:
+    """What NATS has of a node, as its leader says."""
+    answer = await (ground.nats[0] if len(ground.nats) == 1 else await leader(ground)).ask(
+        f"$JS.API.STREAM.MSG.GET.KV_{BUCKET}", {"last_by_subj": f"$KV.{BUCKET}.{incarnation}"}
+    )
+    if "message" not in answer:
+        return None
+    data = base64.b64decode(answer["message"].get("data", ""))
+    told: dict[str, Any] = json.loads(data) if data else {}
+    return told or None
+
+
+async def _none_rose(ground: Ground, result: Result) -> None:
+    """No node that fell says in NATS that it is up."""
+    fallen = (await ground.sql("SELECT id FROM nodes WHERE fenced_at IS NOT NULL")).split()
+    for incarnation in fallen:
+        told = await record(ground, incarnation)
+        state = None if told is None else told.get("state", "up")
+        result.expect(state in (None, "buried"), f"{incarnation} fell and is {state} in NATS")
+
+
+async def ghosts(ground: Ground, times: int, seed: int) -> Result:
+    """A renewal that was given up arrives later. If its node still lives, the node takes it for
+    its own; if the node was buried meanwhile, nothing rises."""
+    chance, result = random.Random(seed), Result()
+    rooms = await town(ground, rooms=3, people=6)
+    for number in range(times):
+        await trio.sleep(CALM_S)
+        fallen = len(ground.falls)
+        if number % 2:
+            # Renewals are in the sockets of a server that hangs.
+            for server in ground.nats:
+                await server.pause()
+            await trio.sleep(4.5)
+            for server in ground.nats:
+                server.resume()
+            await trio.sleep(2 * CALM_S)
+            result.expect(len(ground.falls) == fallen, f"fell by its own ghost: {ground.falls}")
+            continue
+        node = await ground.until_hosted(chance.choice(rooms))
+        concerned = inside(ground, {room for room in rooms if ground.host(room) is node})
+        cut, fell = now(), len(node.events("node.fell"))
+        for gate in node.gates:
+            gate.forth.cut()
+        result.back_s += [one.since - cut for one in await _again(concerned, cut)]
+        node.heal()
+        await node.until_logged("node.fell", fell + 1)
+        await trio.sleep(CALM_S)
+        await _none_rose(ground, result)
+    result.wrong += await ground.judge()
+    return result
+
+
+async def emptied(ground: Ground, times: int, seed: int) -> Result:
+    """NATS loses its data twice while a node is paused, and numbers its writes anew."""
+    chance, result = random.Random(seed), Result()
+    rooms = await town(ground, rooms=3, people=6)
+    for number in range(times):
+        await trio.sleep(CALM_S)
+        node = await ground.until_hosted(chance.choice(rooms))
+        concerned = inside(ground, {room for room in rooms if ground.host(room) is node})
+        fallen, paused = len(ground.falls), now()
+        await node.pause()
+        for _ in range(2):
+            for server in ground.nats:
+                await server.kill()
+                server.forget()
+            for server in ground.nats:
+                await server.start()
+            if number % 2:
+                await trio.sleep(chance.uniform(0.5, 3))
+        if number % 2:
+            await trio.sleep(chance.uniform(4.5, 7))
+        node.resume()
+        if number % 2:
+            await _again(concerned, paused)
+        elif now() - paused < OWN_S:
+            await trio.sleep(2 * CALM_S)
+            result.expect(len(ground.falls) == fallen, f"fell: {ground.falls[fallen:]}")
+        await ground.until_inside()
+        await trio.sleep(CALM_S)
+        await _none_rose(ground, result)
+    result.wrong += await ground.judge()
+    return result
+
+
+async def unheard(ground: Ground, times: int, seed: int) -> Result:
+    """A node hears everything, and nobody hears it: it does not take what it reads for a
+    confirmation, and is silent before others host its instances."""
+    chance, result = random.Random(seed), Result()
+    rooms = await town(ground, rooms=3, people=6)
+    for _ in range(times):
+        await trio.sleep(CALM_S)
+        node = await ground.until_hosted(chance.choice(rooms))
+        lost = {room for room in rooms if ground.host(room) is node}
+        concerned = inside(ground, lost)
+        silent, fell = len(node.events("lease.ran_out")), len(node.events("node.fell"))
+        cut = now()
+        for gate in node.gates:
+            gate.forth.cut()
+        ran_out = await node.until_logged("lease.ran_out", silent + 1)
+        result.figure("a node is not heard → it is silent, s", ran_out["at"] - cut)
+        for room in lost:
+            await ground.until_hosted(room, beside=node)
+        result.back_s += [one.since - cut for one in await _again(concerned, cut)]
+        node.heal()
+        await node.until_logged("node.fell", fell + 1)
+        await ground.until_inside()
+    result.wrong += await ground.judge()
+    return result
+
+
+async def held_rows(ground: Ground, times: int, seed: int) -> Result:
+    """A host is paused within a transaction that has the row of a place: others take it over in
+    the usual time."""
+    chance, result = random.Random(seed), Result()
+    rooms = await town(ground, rooms=3, people=6)
+    async with asyncio_loop() as loop, trio.open_nursery() as asking:
+        database = Database(loop, url(ground.postgres.socket), connections=2)
+        try:
+            for number in range(times):
+                await trio.sleep(CALM_S)
+                room = chance.choice(rooms)
+                node = await ground.until_hosted(room)
+                concerned = inside(ground, {one for one in rooms if ground.host(one) is node})
+                muted = (await ground.players(room, at=node))[number % 6]
+                async with database.transaction() as first:
+                    await first.value(
+                        "SELECT epoch FROM places WHERE instance_id = $1 FOR UPDATE", room
+                    )
+                    asking.start_soon(_mute, ground, room, node, muted)
+                    # The host's transaction waits for this one,
+                    with trio.fail_after(PATIENCE_S):
+                        while not await first.value(
+                            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                        ):
+                            await trio.sleep(0.01)
+                    await node.pause()
+                paused = now()
+                # and now has the row, with nobody to end it.
+                open_ = 0
+                with trio.move_on_after(CALM_S):
+                    while not open_:
+                        open_ = await database.value(
+                            "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in tr%'"
+                        )
+                result.expect(open_ > 0, "the paused node left no transaction open")
+                result.back_s += [one.since - paused for one in await _again(concerned, paused)]
+                node.resume()
+                await ground.until_inside()
+        finally:
+            with trio.CancelScope(shield=True):
+                await database.close()
+        asking.cancel_scope.cancel()
+    result.wrong += await ground.judge()
+    return result
+
+
+async def _mute(ground: Ground, room: str, node: Node, user: str) -> None:
+    """Tries it; the node may be paused meanwhile."""
+    with suppress(httpx.HTTPError, Refused):
+        async with node.ask(ground.owner) as client:
+            order = {"user": user, "type": "mute"}
+            await data(client.post(f"/api/instances/{room}/moderate", json=order))
+
+
+async def newcomer(ground: Ground, times: int, seed: int) -> Result:
+    """A node starts while instances are full: nobody is sent away, and nothing is emptied, moved or
+    deleted, though the nodes close empty instances after a second."""
+    result = Result()
+    *others, late = ground.nodes
+    await late.kill()
+    instance = await ground.instance(capacity=4)
+    for number in range(4):
+        ground.visitor(instance, number % len(others), every_s=0.2)
+    await ground.until_inside()
+    await ground.until_hosted(instance)
+    began = now()
+    for _ in range(times):
+        await late.start()
+        await trio.sleep(3 * CALM_S)  # its sweeps
+        await late.kill()
+    result.expect(not restored_since(ground, began), "the instance began anew")
+    result.expect(ground.places[instance][1] == 1, f"its epoch is {ground.places[instance]}")
+    empty = await ground.sql(f"SELECT empty_since FROM instances WHERE id = '{instance}'")
+    result.expect(empty == "", f"it is marked as empty since {empty}")
+    await late.start()
+    result.wrong += await ground.judge()
+    result.expect(all(one.inside for one in ground.visitors), "somebody is outside")
+    return result
+
+
+async def alone(ground: Ground, times: int, seed: int) -> Result:
+    """A node stops, and nobody takes its instances: it is the last one, or the one that takes them
+    dies meanwhile. Players are told 1001, nothing hangs, and they come back with the nodes."""
+    chance, result = random.Random(seed), Result()
+    rooms = await town(ground, rooms=3, people=6)
+    for number in range(times):
+        await trio.sleep(CALM_S)
+        if number % 2 == 0:
+            closed = ground.crowd.closes[1001]
+            order = chance.sample(ground.nodes, len(ground.nodes))
+            for node in order:
+                status = await node.stop()
+                result.expect(status == 0, f"node {node.name} ended with {status}")
+            told = ground.crowd.closes[1001] - closed
+            result.expect(told >= len(ground.visitors), f"only {told} were told 1001")
+        else:
+            node = await ground.until_hosted(chance.choice(rooms))
+            taker = chance.choice([one for one in ground.nodes if one is not node])
+            order = [node, taker]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(node.stop)
+                await trio.sleep(chance.uniform(0, 0.5))
+                await taker.kill()
+        async with trio.open_nursery() as nursery:
+            for node in order:
+                nursery.start_soon(node.start)
+        await ground.until_inside()
+    result.wrong += await ground.judge()
+    return result
 
 
 # D7
 
 WAYS: Final = ("both", "forth", "back")
 PAIRS: Final = ("nats", "postgres", "nats and postgres")
+LONG_S: Final = 20.0
+"""Within so long, all are inside again, though the cut goes on."""
 
 
 async def cuts(
-    ground: Ground, times: int, seed: int, *, seconds: tuple[float, ...] = (1.5, 6.0)
+    ground: Ground, times: int, seed: int, *, seconds: tuple[float, ...] = (1.5, 6.0, 60.0)
 ) -> Result:
     """Every pair of a node and a server is cut in silence, both ways and each single way."""
     chance, result = random.Random(seed), Result()
     await town(ground, rooms=3, people=6)
-    courses = [(pair, way, s) for pair in PAIRS for way in WAYS for s in seconds]
-    chance.shuffle(courses)
-    for pair, way, long_s in courses[:times]:
+    courses = [(pair, way, s) for s in seconds for pair in PAIRS for way in WAYS]
+    # All of a length before the next one: a few times are short.
+    courses = [one for s in seconds for one in chance.sample(courses, len(courses)) if one[2] == s]
+    if times < len(courses):
+        courses = chance.sample([one for one in courses if one[2] < LONG_S], times)
+    for pair, way, long_s in courses:
         await trio.sleep(CALM_S)
         node = chance.choice(ground.nodes)
         gates = [*(node.nats if "nats" in pair else ()), *node.gates[-1:] * ("postgres" in pair)]
-        cut = now()
         fallen = len(ground.falls)
         for gate in gates:
             if way != "back":
                 gate.forth.cut()
             if way != "forth":
                 gate.back.cut()
-        await trio.sleep(long_s)
+        what = f"{way} of {node.name} and {pair} for {long_s:g} s"
+        cut = now()
+        await trio.sleep(min(long_s, LONG_S / 2))
+        if long_s > LONG_S:
+            # Nobody waits for the cut to heal.
+            with trio.move_on_after(LONG_S):
+                await ground.until_inside()
+            away = [one.name for one in ground.visitors if not one.inside]
+            result.expect(not away, f"{away} are outside: {what}")
+            await trio.sleep(long_s - (now() - cut))
         for gate in gates:
             gate.heal()
-        what = f"{way} of {node.name} and {pair} for {long_s:g} s"
         if pair == "postgres" or long_s < OWN_S:
             result.expect(len(ground.falls) == fallen, f"fell although it had a witness: {what}")
         await ground.until_inside()
-        del cut
     result.wrong += await ground.judge()
     return result
 
@@ -429,6 +779,78 @@ async def resources(ground: Ground, times: int, seed: int) -> Result:
     return result
 
 
+async def clocks(ground: Ground, times: int, seed: int) -> Result:
+    """The wall clocks of nodes are ten minutes apart: a session that is there keeps its resource,
+    one that is away loses it in time, and a token is good at once and everywhere."""
+    result = Result()
+    for node, fast_s in zip(ground.nodes, (0.0, 300.0, -300.0), strict=True):
+        if fast_s:
+            await node.stop()
+            node.clock_s = fast_s
+            await node.start()
+    await town(ground, rooms=1, people=3)
+    holder, rival = ground.tokens[-2:]
+    async with ground.nodes[0].ask(rival) as client:
+        me = (await data(client.get("/api/users/@me")))["id"]
+    for number in range(times):
+        here, *others = ground.nodes[number % 3 :] + ground.nodes[: number % 3]
+        async with here.ask(holder) as client, trio.open_nursery() as nursery:
+            socket = await nursery.start(_present, here, holder)
+            made = (await client.post("/resource/document", json={"title": "Plan"})).json()
+            path = f"/resource/document/{made['resource']['id']}"
+            for step, body in (("acquire", {}), ("share", {"user": me})):
+                answer = await client.post(f"{path}/{step}", json=body)
+                assert answer.status_code == 200, answer.text
+            for _ in range(2):
+                for node in others:
+                    async with node.ask(rival) as other:
+                        answer = await other.post(f"{path}/acquire")
+                        code = answer.json().get("error", {}).get("code")
+                        result.expect(code == 113, f"node {node.name} answered {answer.text}")
+                await trio.sleep(1.5 * OWN_S)  # three times as long as a session may be away
+            written = await client.patch(path, json={"title": "Still mine"})
+            result.expect(written.status_code == 200, f"its holder lost it: {written.text}")
+            socket.cancel()
+        async with others[0].ask(rival) as other:
+
+            async def gets(other: httpx.AsyncClient = other, path: str = path) -> bool:
+                return (await other.post(f"{path}/acquire")).status_code == 200
+
+            result.expect(await _soon(gets), "who is away for long keeps its resource")
+            await other.post(f"{path}/release")
+        name = f"clock{seed}x{number}"
+        async with others[0].ask() as client:
+            account = {"username": name, "password": "a quite long password"}
+            token = (await data(client.post("/api/auth/register", json=account)))["token"]
+        for node in ground.nodes:
+            async with node.ask(token) as client:
+                shown = await client.get("/api/users/@me")
+                result.expect(shown.status_code == 200, f"at {node.name}: {shown.text}")
+    for node in ground.nodes:
+        node.clock_s = 0.0
+    result.expect(not ground.falls, f"fell: {ground.falls}")
+    result.wrong += await ground.judge()
+    return result
+
+
+async def _present(
+    node: Node,
+    token: str,
+    *,
+    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """A session that is connected to a node, until the scope is cancelled."""
+    headers = [(b"Authorization", f"Bearer {token}".encode())]
+    with trio.CancelScope() as scope:
+        async with open_websocket(
+            node.host, node.port, "/ws/user", use_ssl=False, extra_headers=headers
+        ) as socket:
+            while True:
+                await get(socket)
+                task_status.started(scope)
+                task_status = trio.TASK_STATUS_IGNORED
+
+
 async def guesses(ground: Ground, times: int, seed: int) -> Result:
     """Guesses of a password, spread over all nodes, get no more tries than at one node, but for one
     burst."""
@@ -491,17 +913,27 @@ __all__ = [
     "Refused",
     "Result",
     "Scenario",
+    "alone",
     "at_the_door",
+    "clocks",
+    "crowded",
     "cuts",
     "deaths",
+    "elections",
+    "emptied",
+    "ghosts",
     "guesses",
+    "held_rows",
     "long_pauses",
     "mutes_survive",
     "nats_away",
+    "nats_restart",
+    "newcomer",
     "postgres_away",
     "resources",
     "rolling",
     "seen_everywhere",
     "short_pauses",
     "two_sockets",
+    "unheard",
 ]

@@ -3,8 +3,8 @@
     REILETA_OBSERVE=/path/socket python -m tests.chaos.soak.observed serve …
 
 The server is the usual one, but for `SHORTENED`. One more task answers: a line with `counts`,
-`tables`, `classes` or `memory` gets one JSON object. `tables` and `classes` look at every object,
-which takes a moment: ask in quiet moments.
+`tables`, `classes`, `memory` or `waits` gets one JSON object. `tables` and `classes` look at every
+object, which takes a moment: ask in quiet moments.
 """
 
 from __future__ import annotations
@@ -128,11 +128,29 @@ def _memory(_: main.Server) -> dict[str, int]:
     }
 
 
+def _waits(_: main.Server) -> dict[str, int]:
+    """What the tasks wait for: the innermost three lines of each of our own code's."""
+    root = trio.lowlevel.current_root_task()
+    found: Counter[str] = Counter()
+    rest = [] if root is None else [root]
+    while rest:
+        task = rest.pop()
+        rest += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+        lines = [
+            f"{frame.f_code.co_filename.rpartition('/')[2]}:{line} {frame.f_code.co_name}"
+            for frame, line in task.iter_await_frames()
+            if "site-packages" not in frame.f_code.co_filename
+        ]
+        found[" > ".join([task.name, *lines[-3:]])] += 1
+    return dict(found)
+
+
 _ANSWERS: Final[dict[str, Callable[[main.Server], dict[str, int]]]] = {
     "counts": _counts,
     "tables": _tables,
     "classes": _classes,
     "memory": _memory,
+    "waits": _waits,
 }
 
 
@@ -173,8 +191,14 @@ async def ask(path: Path, what: str) -> dict[str, int]:
     return answer
 
 
-if __name__ == "__main__":
+def be_observed(path: str) -> None:
+    """Lets a server of this process answer at that path; it forgets no sooner than usual."""
+    os.environ[OBSERVE] = path
     setattr(main, "serve", _observed)  # noqa: B010
+
+
+if __name__ == "__main__":
+    be_observed(os.environ[OBSERVE])
     for module, name, value in SHORTENED:
         setattr(module, name, value)
     sys.exit(cli.main())

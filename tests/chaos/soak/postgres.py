@@ -44,13 +44,15 @@ class PostgresFailed(Exception):
 
 
 class Postgres:
-    """One server in a folder of its own, reached by a Unix socket."""
+    """One server in a folder of its own, reached by a Unix socket; with `network`, an address and
+    the addresses that it trusts, by TCP, too."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, network: tuple[str, str] | None = None) -> None:
         folder.mkdir(mode=0o711)
         self.data = folder / "postgres"
         self.socket = folder / "socket"
         self._log = folder / "postgres.log"
+        self._network = network
         self._programs = programs()
         self._account = account_for(self.data)
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,6 +87,9 @@ class Postgres:
         options = ("--auth-local=trust", "--auth-host=reject", "--encoding=UTF8", "--locale=C")
         who = f"--username={SUPERUSER}"
         self.run("initdb", f"--pgdata={self.data}", who, "--no-sync", *options)
+        if self._network is not None:
+            with (self.data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {self._network[1]} trust\n")
 
     def copy(self, primary: Postgres) -> None:
         """Makes this server a standby of that one, from a copy of its data."""
@@ -100,6 +105,8 @@ class Postgres:
         command += ["-k", str(self.socket), "-p", str(PORT)]
         for name, value in _PARAMETERS.items():
             command += ["-c", f"{name}={value}"]
+        if self._network is not None:
+            command += ["-c", f"listen_addresses={self._network[0]}"]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
