@@ -70,7 +70,7 @@ cluster: $(DEVELOP)
 # tests/chaos/README.md says what it runs.
 MINUTES ?= 15
 chaos: $(DEVELOP)
-	$(BIN)/python -m tests.chaos --minutes $(MINUTES)
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(ARGS)
 
 bench: $(DEVELOP)
 	$(BIN)/python -m benchmarks.run $(ARGS)

@@ -15,6 +15,7 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
+from benchmarks.cluster import ClusterResult
 from benchmarks.errors import BenchmarkError
 from benchmarks.federation import FederationResult
 from benchmarks.http import HttpResult
@@ -122,12 +123,18 @@ class Runner:
         with self._servers.run(kind) as running:
             return self._call(kind, running, file, result, options)
 
-    def alone(self, file: str, what: str, result: type[Result], **options: float | str) -> Result:
+    def alone(
+        self,
+        file: str,
+        what: str,
+        result: type[Result],
+        *flags: str,
+        **options: float | str,
+    ) -> Result:
         """A run that starts its servers itself. Raises BenchmarkError."""
         self._screen.begin(what)
-        return self._run(
-            [sys.executable, "-m", f"benchmarks.{file}", "--json"], file, result, options
-        )
+        command = [sys.executable, "-m", f"benchmarks.{file}", "--json", *flags]
+        return self._run(command, file, result, options)
 
     def note(self, what: str, error: BenchmarkError) -> None:
         """A run failed. The benchmark continues without it."""
@@ -325,6 +332,12 @@ def federation(runner: Runner) -> None:
     )  # fmt: skip
 
 
+def cluster(runner: Runner) -> None:
+    """Several nodes of one server."""
+    quick = ("--quick",) if runner.scale.quick else ()
+    runner.report.cluster = runner.alone("cluster", "several nodes", ClusterResult, *quick)
+
+
 QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "rooms": rooms,
     "inbound": inbound,
@@ -335,4 +348,5 @@ QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "http": http,
     "slow": slow,
     "federation": federation,
+    "cluster": cluster,
 }

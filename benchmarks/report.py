@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cluster import ClusterResult, rows
 from benchmarks.federation import FederationResult
 from benchmarks.http import HttpResult
 from benchmarks.idle import IdleResult
@@ -73,6 +74,7 @@ class Report(msgspec.Struct):
     http: list[HttpRun] = []
     slow: SlowResult | None = None
     federation: FederationResult | None = None
+    cluster: ClusterResult | None = None
 
     def room(self, server: str, players: int) -> LoadResult | None:
         found = (run for run in self.rooms if run.server == server and run.players == players)
@@ -177,6 +179,10 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         yield Check(
             "unkeyed messages at the slow one", "all, or closed 4008", slow.unkeyed_outcome, good
         )
+    if report.cluster is not None:
+        for what, goal, figure, met in rows(report.cluster):
+            if met is not None:
+                yield Check(what, goal, figure, met)
     if report.federation is not None:
         found_ms = report.federation
         for what, limit_ms, ms in (
@@ -313,6 +319,10 @@ def _singles(report: Report) -> Table:
         if slow.rss_before_bytes is not None and slow.rss_max_bytes is not None:
             grown = (slow.rss_max_bytes - slow.rss_before_bytes) / MIB
             table.add_row("the server's memory meanwhile", f"grew by {grown:.1f} MiB at most")
+    if report.cluster is not None:
+        for what, _, figure, good in rows(report.cluster):
+            if good is None:
+                table.add_row(what, figure)
     if report.federation is not None:
         for what, latency in (
             ("a token at another server", report.federation.introduction),

@@ -23,22 +23,28 @@ VANISHING: Final = (
     "tests/api/test_hostile.py",
 )
 KILL_EVERY_S: Final = 4.0
+LONG_FORMS_S: Final = 2 * 3600.0
 
 
 def main() -> int:
     """Gives each kind of run a fifth of the time; stops at the first failure, with status 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument(
+        "--only", choices=("contest", "soak", "simulation", "clients", "cluster"), help="one kind"
+    )
     parser.add_argument("--seed", type=int, default=1, help="the first seed of soak and simulation")
     arguments = parser.parse_args()
-    share_s = arguments.minutes * 60 / 5
-    runs = itertools.chain(
-        _contest(share_s),
-        _soak(share_s, arguments.seed),
-        _simulations(share_s, arguments.seed),
-        _vanishing_clients(share_s),
-        _clusters(share_s, arguments.seed),
-    )
+    seed, share_s = arguments.seed, arguments.minutes * 60 / (1 if arguments.only else 5)
+    kinds = {
+        "contest": _contest(share_s),
+        "soak": _soak(share_s, seed),
+        "simulation": _simulations(share_s, seed),
+        "clients": _vanishing_clients(share_s),
+        "cluster": _clusters(share_s, seed),
+    }
+    chosen = [arguments.only] if arguments.only else kinds
+    runs = itertools.chain.from_iterable(kinds[name] for name in chosen)
     for command in runs:
         print(f"$ {shlex.join(command)}", flush=True)
         if subprocess.run(command, check=False).returncode != 0:
@@ -79,11 +85,13 @@ def _vanishing_clients(share_s: float) -> Iterator[list[str]]:
 
 
 def _clusters(share_s: float, first: int) -> Iterator[list[str]]:
-    """All scenarios of a cluster, with one seed after another, as many as there is time for."""
+    """All scenarios of a cluster, with one seed after another, as many as there is time for: with
+    each failure three times; if there is time for it (about two hours), in their long forms."""
     end = time.monotonic() + share_s
+    times = [] if share_s >= LONG_FORMS_S else ["--times", "3"]
     for seed in itertools.count(first):
         left = max(0.5, (end - time.monotonic()) / 60)
-        options = ["--seed", str(seed), "--times", "3", "--minutes", f"{left:.1f}"]
+        options = ["--seed", str(seed), *times, "--minutes", f"{left:.1f}"]
         yield [sys.executable, "-m", "tests.chaos.cluster", *options]
         if time.monotonic() >= end:
             return

@@ -182,6 +182,7 @@ class Node:
                 await trio.sleep(0.001)
 
     def resume(self) -> None:
+        """Lets it go on; if it was not paused, nothing changes."""
         self.process.send_signal(signal.SIGCONT)
 
     def cut(self) -> None:
@@ -403,6 +404,7 @@ class Machines:
             for node in self.nodes:
                 node.heal()
                 node.forget()
+                node.resume()
                 if not node.runs:
                     starting.start_soon(node.start)
         crowd = Crowd([node.url for node in self.nodes])

@@ -49,7 +49,7 @@ async def test_a_lease_that_is_soon_confirmed_sends_nobody_away(
     nursery.start_soon(cut_off.run)
     for _ in range(10):
         member.confirmed.set()
-        await trio.sleep(LOOK_S)
+        await trio.sleep(2 * LOOK_S)
         member.confirmed = trio.Event()
-        await trio.sleep(LOOK_S * (LOOKS - 1))
+        await trio.sleep(LOOK_S * (LOOKS - 2))
     assert not sent

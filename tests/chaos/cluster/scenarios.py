@@ -433,8 +433,8 @@ async def record(ground: Ground, incarnation: str) -> dict[str, Any] | None:
 
 
 async def _none_rose(ground: Ground, result: Result) -> None:
-    """No node that fell says in NATS that it is up."""
-    fallen = (await ground.sql("SELECT id FROM nodes WHERE fenced_at IS NOT NULL")).split()
+    """No node that was taken over says in NATS that it is up."""
+    fallen = (await ground.sql("SELECT id FROM nodes WHERE fenced_by <> id")).split()
     for incarnation in fallen:
         told = await record(ground, incarnation)
         state = None if told is None else told.get("state", "up")
