@@ -146,6 +146,8 @@ class Gateway:
     sinks: dict[int, RemoteSink] = field(default_factory=dict)
     incoming: Incoming = field(default_factory=lambda: Incoming(1))
     joiner: wire.Joiner = field(default_factory=wire.Joiner)
+    handed_on: int = 0
+    """The number of its last message that was handed to the instance, with all its parts."""
     progress: trio.Event = field(default_factory=trio.Event)
     """Set when something was handed to the instance."""
     fetching: bool = False

@@ -1,13 +1,21 @@
-"""Hands instances over to other nodes, while their players stay inside.
+"""Hands instances over to other nodes, while their players stay inside and notice nothing.
 
-The actor is frozen once nothing is left to be written: it sends nothing more, and refuses data. Its
-place gets the new host, which is told what only the old one knew: retained values, the queue and
-invitations. Then the new host asks all gateways for their players, as after a fall; for its own
-sockets, the old host is one of them. The players get `instance-restored`, under the same ids and
-with all values.
+The steps, for each instance:
 
-If the place can't be changed, the actor goes on. If the new host does not answer after that, it is
-the host all the same: it starts the instance when somebody asks for it, without those values.
+1. The next host says whether it takes the instance (`prepare`).
+2. Gateways are not heard any more: they keep what their players send. The actor is frozen once
+   nothing is left to be written or asked. It says its last word, and keeps what it is told.
+3. The place gets the new host. If that fails, all goes on here.
+4. What the frozen actor was told goes to the new host, and so does all that others still tell it.
+   The sockets of this node are from now on those of a gateway.
+5. The new host is told what only the old one knew (`adopt`), the number of its last message, and
+   how far it has heard each gateway. It asks the gateways for their players, as after a fall. A
+   gateway makes sure that it has the last message, and sends again what the old host has not taken:
+   so all messages come once and in order, both ways.
+
+A gateway that does not get the last message in time, and one that does not answer, get a snapshot
+(`instance-restored`). If the new host does not answer after step 3, it is the host all the same: it
+starts the instance when somebody asks for it, as after a fall.
 """
 
 from __future__ import annotations
@@ -20,11 +28,11 @@ import structlog
 import trio
 
 from actors.cluster import wire
-from actors.cluster.relay import Relay
+from actors.cluster.relay import Marks, Relay
 from actors.instance.hosted import Holding
 from actors.instance.manager import InstanceManager
-from actors.instance.messages import Freeze
-from reileta.cluster.calls import Calls, NodeUnreachable
+from actors.instance.messages import Depart, Freeze
+from reileta.cluster.calls import Calls, CallUnknown, NodeUnreachable
 from reileta.errors import DatabaseUnavailable, Overloaded, ReiletaError
 from reileta.observability import log_events
 from reileta.rules.cluster.placement import Tenure
@@ -36,7 +44,12 @@ AGAIN_S: Final = 0.25
 """Seconds between two attempts, while something is still to be written."""
 FREEZE_S: Final = 2.0
 MOVE_S: Final = 2.0
-ADOPT_S: Final = 3.0
+ADOPT_S: Final = 4.5
+PREPARE_S: Final = 1.0
+ADOPT_AGAIN_S: Final = 0.75
+"""Seconds for one answer, before the new host is told again."""
+ADOPT_PAUSE_S: Final = 0.05
+DEPART_S: Final = 1.0
 ENDED_S: Final = 1.0
 
 _log = structlog.get_logger()
@@ -53,6 +66,9 @@ class NodeState(Protocol):
     @property
     def instances(self) -> int: ...
 
+    @property
+    def capacity(self) -> int: ...
+
 
 class Member(Protocol):
     """This process's part in the cluster."""
@@ -66,6 +82,9 @@ class Member(Protocol):
 
 class Hosting(Protocol):
     """The instances that this node hosts (`actors.cluster.hosting.Hosting`)."""
+
+    @property
+    def draining(self) -> bool: ...
 
     def held(self) -> Iterable[str]: ...
 
@@ -102,85 +121,154 @@ class Handover:
         self._instances = instances
         self.moved = 0
         """How many instances were handed over."""
+        calls.serve("prepare", wire.Prepare, self._prepare)
         calls.serve("adopt", wire.Adopt, self._adopt)
 
     async def run(self) -> None:
         """Hands over all instances that this node hosts, as far as others take them."""
         limit = trio.Semaphore(AT_ONCE)
         given: dict[str, int] = {}
+        refused: set[str] = set()
 
         async def one(instance_id: str) -> None:
             async with limit:
-                await self._hand_over(instance_id, given)
+                await self._hand_over(instance_id, given, refused)
 
         async with trio.open_nursery() as nursery:
             for instance_id in list(self._hosting.held()):
                 nursery.start_soon(one, instance_id)
 
-    def _target(self, given: dict[str, int]) -> str | None:
-        """The node with the fewest instances that takes some."""
-        counts = {
-            node: seen.instances + given.get(node, 0)
-            for node, seen in self._member.nodes.items()
-            if node != self._member.node and seen.hosts
-        }
-        target = min(counts, key=lambda node: counts[node], default=None)
-        if target is not None:
+    async def _target(
+        self, instance_id: str, given: dict[str, int], refused: set[str]
+    ) -> str | None:
+        """The node with the fewest instances that takes this one."""
+        while True:
+            counts = {
+                node: seen.instances + given.get(node, 0)
+                for node, seen in self._member.nodes.items()
+                if node not in refused and node != self._member.node and seen.hosts
+            }
+            room = [one for one in counts if counts[one] < self._member.nodes[one].capacity]
+            target = min(room, key=lambda node: counts[node], default=None)
+            if target is None:
+                return None
             given[target] = given.get(target, 0) + 1
-        return target
+            if await self._takes(target, instance_id):
+                return target
+            refused.add(target)
 
-    async def _hand_over(self, instance_id: str, given: dict[str, int]) -> None:
-        target, holding = self._target(given), self._hosting.holding(instance_id)
+    async def _takes(self, target: str, instance_id: str) -> bool:
+        argument = wire.Prepare(instance_id)
+        try:
+            return await self._calls.call(target, "prepare", argument, bool, PREPARE_S)
+        except CallUnknown:
+            return True  # a node of an older version takes what it is given
+        except (NodeUnreachable, ReiletaError):
+            return False
+
+    async def _hand_over(self, instance_id: str, given: dict[str, int], refused: set[str]) -> None:
+        holding = self._hosting.holding(instance_id)
+        target = await self._target(instance_id, given, refused)
         if target is None or holding is None:
             return
-        soft: wire.SoftState | None = None
+        frozen: tuple[wire.SoftState, Marks] | None = None
         for _ in range(ATTEMPTS):
-            soft = await self._frozen(instance_id, holding)
-            if soft is not None or holding.lost:
+            frozen = await self._frozen(instance_id, holding)
+            if frozen is not None or holding.lost:
                 break
             await trio.sleep(AGAIN_S)
-        if soft is None or holding.lost:
+        if frozen is None or holding.lost:
             return
+        soft, marks = frozen
         tenure: Tenure | None = None
         with suppress(Fenced, NodeFenced, DatabaseUnavailable), trio.move_on_after(MOVE_S):
             tenure = await self._leases.move(holding.tenure, target)
         if tenure is None:
             # If the move was made all the same, the next write finds that out.
-            holding.moving = False
+            self._thaw(instance_id, holding)
             _log.warning(log_events.HANDOVER_FAILED, instance=instance_id, node=target)
             return
-        gateways = [self._member.node, *self._relay.gateways(instance_id)]
-        self._hosting.moved(holding)
-        with trio.move_on_after(ENDED_S):
-            await self._relay.wait_ended(instance_id)
-        adopt = wire.Adopt(instance_id, tenure.epoch, soft, gateways)
-        try:
-            await self._calls.call(target, "adopt", adopt, type(None), ADOPT_S)
-        except (NodeUnreachable, ReiletaError) as error:
-            _log.warning(
-                log_events.HANDOVER_FAILED, instance=instance_id, node=target, reason=str(error)
-            )
-        else:
+        if _ended(holding):
+            return  # this node has fallen meanwhile
+        await self._depart(instance_id, holding)
+        gateways = list(dict.fromkeys((self._member.node, *marks.taken)))
+        adopt = wire.Adopt(instance_id, tenure.epoch, soft, gateways, marks.last, marks.taken)
+        if await self._adopted(target, adopt):
             self.moved += 1
             _log.info(log_events.INSTANCE_MOVED, instance=instance_id, node=target)
         self._relay.look_for(instance_id, tenure.epoch)
 
-    async def _frozen(self, instance_id: str, holding: Holding) -> wire.SoftState | None:
+    async def _depart(self, instance_id: str, holding: Holding) -> None:
+        """Ends the frozen actor; what it was told, and all that it will be, goes elsewhere."""
+        holding.lost = True
+        with suppress(ReiletaError), trio.move_on_after(DEPART_S):
+            ref = self._instances.running(instance_id)
+            if ref is not None:
+                await ref.ask(Depart())
+        self._hosting.moved(holding)
+        with trio.move_on_after(ENDED_S):
+            await self._relay.wait_ended(instance_id)
+
+    async def _adopted(self, target: str, adopt: wire.Adopt) -> bool:
+        """Tells the new host until it answers; False: it does not."""
+        reason = "no answer"
+        with trio.move_on_after(ADOPT_S):
+            while True:
+                try:
+                    await self._calls.call(target, "adopt", adopt, type(None), ADOPT_AGAIN_S)
+                    return True
+                except NodeUnreachable as error:
+                    reason = str(error)
+                    if error.absent:
+                        break
+                except ReiletaError as error:
+                    reason = str(error)
+                await trio.sleep(ADOPT_PAUSE_S)
+        _log.warning(
+            log_events.HANDOVER_FAILED, instance=adopt.instance, node=target, reason=reason
+        )
+        return False
+
+    async def _frozen(
+        self, instance_id: str, holding: Holding
+    ) -> tuple[wire.SoftState, Marks] | None:
         """Stops the actor, and returns what only it knows; None: it can't be stopped yet."""
         try:
             ref = await self._instances.start(instance_id)
+            marks = self._relay.freeze(instance_id)
             with trio.move_on_after(FREEZE_S):
                 frozen = await ref.ask(Freeze())
-                return wire.SoftState(
-                    list(frozen.values), dict(frozen.invited), list(frozen.candidates)
+                soft = wire.SoftState(
+                    list(frozen.values),
+                    dict(frozen.invited),
+                    list(frozen.candidates),
+                    frozen.master,
+                    list(frozen.absent),
+                    marks.seats,
                 )
+                return soft, marks
         except ReiletaError:
-            return None
-        holding.moving = False  # it may freeze later, for nothing
+            pass
+        self._thaw(instance_id, holding)  # it may freeze later, for nothing
         return None
+
+    def _thaw(self, instance_id: str, holding: Holding) -> None:
+        holding.moving = False
+        self._relay.thaw(instance_id)
+
+    async def _prepare(self, argument: wire.Prepare, caller: str) -> bool:
+        """Another node asks whether this one takes an instance of its."""
+        if self._hosting.draining:
+            return False
+        self._relay.expect(argument.instance, caller)
+        return True
 
     async def _adopt(self, argument: wire.Adopt, caller: str) -> None:
         """Another node hands an instance over to this one."""
         self._relay.keep_soft(argument)
         if await self._relay.locate(argument.instance) is None:
             raise Overloaded
+
+
+def _ended(holding: Holding) -> bool:
+    return holding.lost

@@ -56,7 +56,24 @@ class HostedGateways(HostedPublisher):
         super().__init__(instance, epoch, member=member, calls=calls, spawn=spawn)
         self.ref: Ref[InstanceMessage] | None = None
         """The instance's actor, once it runs."""
+        self.frozen = False
+        """Whether the instance is handed over: nothing is taken from gateways, which keep it."""
         self._directory = directory
+
+    # Moving to another node --------------------------------------------------------------------
+
+    def freeze(self) -> dict[str, tuple[int, int]]:
+        """Takes nothing more from gateways. Returns the last message of each (series, number) that
+        was handed to the instance."""
+        self.frozen = True
+        return {node: (one.series, one.handed_on) for node, one in self.gateways.items()}
+
+    def thaw(self) -> None:
+        """Goes on; what came meanwhile is asked for."""
+        self.frozen = False
+        self.doubt()
+
+    # Gateways ----------------------------------------------------------------------------------
 
     def gateway(self, node: str, series: int) -> Gateway | None:
         """The gateway, made if it is new; None: that series of it is over."""
@@ -112,7 +129,7 @@ class HostedGateways(HostedPublisher):
     def take(self, chunk: wire.InChunk) -> None:
         """A gateway's message has come."""
         gateway = self.find(chunk.gateway, chunk.series)
-        if gateway is not None:
+        if gateway is not None and not self.frozen:
             self._hand_on(gateway, gateway.incoming.take(chunk.number, chunk.data))
             self._fetch(gateway)
 
@@ -121,6 +138,8 @@ class HostedGateways(HostedPublisher):
         gateway = self.find(beat.gateway, beat.series)
         if gateway is None:
             return False
+        if self.frozen:
+            return True
         gateway.incoming.heard(beat.last)
         self._fetch(gateway)
         self._note_lag(gateway, beat.applied)
@@ -142,7 +161,7 @@ class HostedGateways(HostedPublisher):
             self._fetch(gateway)
 
     def _fetch(self, gateway: Gateway) -> None:
-        if gateway.incoming.missing is not None and not gateway.fetching:
+        if gateway.incoming.missing is not None and not gateway.fetching and not self.frozen:
             gateway.fetching = True
             self._spawn(partial(self._fetch_missing, gateway))
 
@@ -161,8 +180,8 @@ class HostedGateways(HostedPublisher):
                 except (NodeUnreachable, ReiletaError):
                     await trio.sleep(MISSING_S / 4)
                     continue
-                if answer.chunks is None:
-                    return  # it has begun another series
+                if answer.chunks is None or self.frozen:
+                    return  # it has begun another series, or the next host gets this
                 if gateway.incoming.next == first:
                     self._hand_on(gateway, gateway.incoming.replayed(answer.chunks))
         finally:
@@ -171,10 +190,11 @@ class HostedGateways(HostedPublisher):
     def _hand_on(self, gateway: Gateway, ready: list[bytes]) -> None:
         if not ready:
             return
-        for chunk in ready:
+        for number, chunk in enumerate(ready, gateway.incoming.last + 1 - len(ready)):
             whole = gateway.joiner.take(chunk)
             if whole is None:
                 continue
+            gateway.handed_on = number
             try:
                 items = wire.ins.decode(whole).items
             except msgspec.MsgspecError:

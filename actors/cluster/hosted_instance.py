@@ -8,7 +8,7 @@ takes what comes from them, and `HostedInstance` answers their calls.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -62,15 +62,17 @@ class HostedInstance(HostedGateways):
         prepare: Callable[[HostedInstance], Awaitable[None]],
         begun: Callable[[HostedInstance], None],
         ended: Callable[[HostedInstance], None],
+        departed: Callable[[HostedInstance, Sequence[InstanceMessage]], None],
     ) -> None:
         """`kicks` reads the last kick of each user from the log. `prepare` collects the players
-        before the actor starts; `begun` and `ended` are told."""
+        before the actor starts; the others are told."""
         super().__init__(
             instance, epoch, member=member, calls=calls, directory=directory, spawn=spawn
         )
         self._soft = soft
         self._kicks = kicks
-        self._prepare, self._begun, self._ended = prepare, begun, ended
+        self._prepare, self._begun = prepare, begun
+        self._ended, self._departed = ended, departed
         self._deeds: OrderedDict[str, Request[Any]] = OrderedDict()
 
     # Its life, as the actor and its manager tell it ----------------------------------------------
@@ -99,14 +101,24 @@ class HostedInstance(HostedGateways):
                 self._directory.unwatch(sink, self.id)
         self._ended(self)
 
+    def departed(self, left: Sequence[InstanceMessage]) -> None:
+        """As `RemoteReceivers.departed`."""
+        self._departed(self, left)
+
+    def _answers(self) -> bool:
+        """Whether the instance takes requests here."""
+        return self.ref is not None and not self.ref.stopped and not self.frozen
+
     # Calls -------------------------------------------------------------------------------------
 
     async def enter(self, node: str, argument: wire.Enter) -> wire.Entered:
         """A session enters through a gateway."""
         gateway = self.gateway(node, argument.series)
-        if gateway is None or self.ref is None or self.ref.stopped:
+        if gateway is None or not self._answers():
             return wire.Entered(elsewhere=True)
         await self._caught_up(gateway, argument.after)
+        if not self._answers():
+            return wire.Entered(elsewhere=True)
         sink = gateway.sinks.get(argument.connection)
         new = sink is None
         if sink is None:
@@ -127,12 +139,14 @@ class HostedInstance(HostedGateways):
 
     async def ask(self, node: str, argument: wire.Ask) -> wire.Answered:
         """A request of a gateway to the instance."""
-        if self.ref is None or self.ref.stopped:
+        if not self._answers():
             return wire.Answered(elsewhere=True)
         gateway = self.find(node, argument.series)
         socket: dict[str, Any] = {}
         if argument.connection and gateway is not None:
             await self._caught_up(gateway, argument.after)
+            if not self._answers():
+                return wire.Answered(elsewhere=True)
             sink = gateway.sinks.get(argument.connection)
             socket["sink"] = sink or RemoteSink(gateway, argument.connection)
         request = wire.request_of(argument, **socket)
@@ -144,7 +158,7 @@ class HostedInstance(HostedGateways):
 
     def tell(self, argument: wire.Tell) -> wire.Told:
         """Signals of a node that has nobody inside."""
-        if self.ref is None or self.ref.stopped:
+        if self.ref is None or not self._answers():
             return wire.Told(elsewhere=True)
         for signal in argument.signals:
             message = wire.signal_of(signal)
@@ -155,7 +169,7 @@ class HostedInstance(HostedGateways):
     def watch(self, node: str, argument: wire.Watch) -> wire.Watched:
         """A gateway with observers, which may have nobody inside."""
         gateway = self.gateway(node, argument.series)
-        if gateway is None or self.ref is None or self.ref.stopped:
+        if gateway is None or not self._answers():
             return wire.Watched(elsewhere=True)
         for number in argument.connections:
             self._observe(gateway, wire.Observe(number, observes=True))
@@ -221,12 +235,14 @@ class HostedInstance(HostedGateways):
     async def restore(self, node: str, argument: wire.Restore) -> wire.Restored:
         """A gateway's players get a snapshot, since messages are lost; it says whom it has."""
         gateway = self.gateway(node, argument.series)
-        if gateway is None or self.ref is None or self.ref.stopped:
+        if gateway is None or not self._answers():
             return wire.Restored(elsewhere=True)
         seats, kicked = argument.seats, list[wire.Seat]()
         if argument.returning and seats:
             # The log may have a kick of which the gateway had not heard.
             kicks = await self._kicks(self.id)
+            if not self._answers():
+                return wire.Restored(elsewhere=True)
             kicked = [one for one in seats if kicks.get(one.player.user, 0) > one.player.joined_at]
             seats = [one for one in seats if one not in kicked]
         seated = {number for seat in seats for number in seat.connections}

@@ -7,9 +7,9 @@ answers the calls of `actors/cluster/wire.py`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
@@ -44,7 +44,18 @@ TICK_S: Final = 1.0
 SOFT: Final = 64
 """States of instances that are handed over to this node at the same time."""
 RESEAT_S: Final = 0.3
-"""Seconds that a new host waits for the gateways to say which players they have."""
+"""Seconds that a new host waits for other nodes to say whether they have players."""
+RESEAT_KNOWN_S: Final = 1.5
+"""The same for gateways that are known to have players."""
+RESEAT_AGAIN_S: Final = 0.75
+"""Seconds for one answer, before the gateway is asked again."""
+RESEAT_PAUSE_S: Final = 0.05
+EXPECTED_S: Final = 10.0
+"""Seconds in which an instance must be handed over, once that was announced."""
+ADOPTED_S: Final = 2.0
+"""Seconds for the old host to tell what it knows, once somebody asks for the instance here."""
+FORMER_S: Final = 5.0
+"""Seconds in which gateways can ask for messages of an instance that was handed over."""
 PAUSE_AFTER_S: Final = 0.5
 """Seconds without the bus until players of instances elsewhere are told."""
 
@@ -56,6 +67,40 @@ class Cluster(RelayMember, Protocol):
 
     @property
     def nodes(self) -> Mapping[str, object]: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Expected:
+    """An instance that `host` is about to hand over; `over` once it has, or is gone."""
+
+    host: str
+    until: float
+    over: trio.Event = field(default_factory=trio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """How far an instance that is being handed over has come.
+
+    `taken`: the last message of each gateway (series, number) that was handed to it.
+    """
+
+    taken: dict[str, tuple[int, int]] = field(default_factory=dict)
+    hosted: HostedInstance | None = None
+
+    @property
+    def last(self) -> int:
+        """The number of its last message."""
+        return 0 if self.hosted is None else self.hosted.last
+
+    @property
+    def seats(self) -> list[wire.Seat]:
+        """All players, without their sockets."""
+        recovery = None if self.hosted is None else self.hosted.recovery
+        return [
+            wire.Seat(replace(one.visitor, friends=frozenset()), one.player, [])
+            for one in (() if recovery is None else recovery.seated.values())
+        ]
 
 
 class Nobody:
@@ -111,6 +156,12 @@ class Relay:
         self._hosted: dict[str, HostedInstance] = {}
         self._remotes: dict[str, RemoteInstance] = {}
         self._soft: dict[str, wire.Adopt] = {}
+        self._expected: dict[str, _Expected] = {}
+        """Instances that other nodes are about to hand over to this one."""
+        self._taking: dict[str, wire.Adopt] = {}
+        """The same of instances that are about to start."""
+        self._former: dict[str, tuple[float, HostedInstance]] = {}
+        """Instances that this node has handed over, each with the time until which it is kept."""
         self._numbers = itertools.count(1)
         self._nursery: trio.Nursery | None = None
         self._renamed = trio.Event()
@@ -191,6 +242,8 @@ class Relay:
         if isinstance(message, wire.InChunk):
             if hosted is not None:
                 hosted.take(message)
+        elif self._former_of(message.instance, message.epoch) is not None:
+            return  # the gateway is told where the instance is in a moment
         elif hosted is None or not hosted.heard(message):
             # The gateway believes that it is known: it must begin anew.
             self._spawn(partial(self._tell_unknown, message))
@@ -208,6 +261,8 @@ class Relay:
             for hosted in list(self._hosted.values()):
                 hosted.beat()
             now = trio.current_time()
+            for instance in [one for one, (until, _) in self._former.items() if until <= now]:
+                del self._former[instance]
             if self._directory.observed:
                 await self._observe()
             for remote in list(self._remotes.values()):
@@ -296,6 +351,7 @@ class Relay:
             prepare=self._prepare,
             begun=self._begun,
             ended=self._ended,
+            departed=self._departed,
         )
         self._hosted[hosted.id] = hosted
         recovery.remote = hosted
@@ -310,22 +366,57 @@ class Relay:
             if self._kept is not None:
                 self._kept.keep(recovery, hosted.epoch, None)
             return
-        adopt, gateways = self._soft.pop(instance, None), set(self._member.nodes)
-        if adopt is not None and adopt.epoch == hosted.epoch:
-            soft = adopt.soft
-            recovery.soft = Frozen(tuple(soft.values), soft.invited, tuple(soft.candidates))
-            gateways.update(adopt.gateways)
+        await self._wait_adopted(instance)
+        adopt, known = self._soft.pop(instance, None), set[str]()
+        if adopt is not None and adopt.epoch != hosted.epoch:
+            adopt = None
         members: dict[str, Member] = {}
-        others: list[wire.Seat] = []
+        found, others = list[Member](), list[wire.Seat]()
         remote = self._remotes.get(instance)
-        if remote is not None and remote.local is None:
-            for member in remote.hand_over():
-                members[member.player.session] = member
+        if remote is not None and remote.local is not None:
+            remote = None
+        if adopt is not None:
+            soft = adopt.soft
+            recovery.soft = Frozen(
+                tuple(soft.values),
+                soft.invited,
+                tuple(soft.candidates),
+                master=soft.master,
+                absent=tuple(soft.absent),
+            )
+            known.update(adopt.gateways)
+            self._taking[instance] = adopt
+        elif remote is not None:
+            known = remote.gateways & set(self._member.nodes)
+        kept = SoftFound()
+
+        async def read() -> None:
+            nonlocal kept
+            if self._kept is not None:
+                kept = await self._kept.read(instance, hosted.epoch)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(
+                self._collect, hosted, known - {self._member.node}, adopt, found, others
+            )
+            complete = False
+            if remote is not None and adopt is not None:
+                complete = await remote.wait_complete(adopt.epoch, adopt.last)
+        if remote is not None:
+            for member in remote.hand_over(complete=complete):
+                _merge(members, member)
             others += remote.others()
-        found = await self._collect(hosted, gateways - {self._member.node}, members, others)
-        others += found.seats
+        for member in found:
+            _merge(members, member)
+        inside: dict[str, str] | None = None
+        if adopt is not None and adopt.last is not None:
+            others = adopt.soft.seats  # the last host knows best
+            inside = {one.player.session: one.player.id for one in others}
+        else:
+            others += kept.seats
         if recovery.soft is None:
-            recovery.soft = found.frozen
+            recovery.soft = kept.frozen
         for seat in others:  # their sockets were at a node that is gone
             member = Member(seat.visitor, seat.player, Nobody())
             members.setdefault(seat.player.session, member)
@@ -334,7 +425,10 @@ class Relay:
         kicks, seated = await self._kicks(instance), dict[str, Member]()
         for member in first:
             # The log may have a kick of which the member's gateway had not heard.
-            if kicks.get(member.player.user, 0) > member.player.joined_at:
+            session, player = member.player.session, member.player.id
+            if inside is not None and inside.get(session) != player:
+                recovery.turned_away.append((member, "disconnected"))
+            elif kicks.get(member.player.user, 0) > member.player.joined_at:
                 recovery.turned_away.append((member, "kicked"))
             elif len(seated) >= recovery.record.capacity:
                 recovery.turned_away.append((member, "disconnected"))
@@ -343,54 +437,110 @@ class Relay:
         for member in sorted(seated.values(), key=lambda one: one.player.joined_at):
             recovery.seated[member.player.session] = member
         if self._kept is not None:
-            self._kept.keep(recovery, hosted.epoch, found)
+            self._kept.keep(recovery, hosted.epoch, kept)
+
+    async def _wait_adopted(self, instance: str) -> None:
+        """Somebody may ask for an instance before the old host has told what it knows."""
+        expected = self._expected.get(instance)
+        if expected is None:
+            return
+        if expected.until > trio.current_time():
+            with trio.move_on_after(ADOPTED_S):
+                await expected.over.wait()
+        self._expected.pop(instance, None)
 
     async def _collect(
         self,
         hosted: HostedInstance,
-        nodes: Iterable[str],
-        members: dict[str, Member],
+        known: Iterable[str],
+        adopt: wire.Adopt | None,
+        found: list[Member],
         others: list[wire.Seat],
-    ) -> SoftFound:
-        """Asks other nodes for the players they have, and for the others they know of; reads what
-        the last host has kept."""
-        found = SoftFound()
+    ) -> None:
+        """Asks other nodes for the players they have, and for the others they know of. `known`: the
+        gateways that must have players."""
 
-        async def read() -> None:
-            nonlocal found
-            if self._kept is not None:
-                found = await self._kept.read(hosted.id, hosted.epoch)
-
-        async def ask(node: str) -> None:
+        async def ask(node: str, within_s: float) -> None:
             argument = wire.Reseat(hosted.id, hosted.epoch)
+            if adopt is not None:
+                argument.last, argument.taken = adopt.last, adopt.taken.get(node)
+            with trio.move_on_after(within_s):
+                answer = await self._reseated(node, argument)
+                if answer is None or not answer.series:
+                    return
+                gateway = hosted.gateway(node, answer.series)
+                assert gateway is not None
+                others.extend(answer.others)
+                for seat in answer.seats:
+                    member = hosted.seat(gateway, seat)
+                    if answer.complete:
+                        member.complete.update(member.sinks)
+                    found.append(member)
+                return
+            _log.info(log_events.RESEAT_UNANSWERED, node=node, reason="no answer in time")
+
+        async with trio.open_nursery() as nursery:
+            for node in {*known, *self._member.nodes} - {self._member.node}:
+                within_s = RESEAT_KNOWN_S if node in known else RESEAT_S
+                nursery.start_soon(ask, node, within_s)
+
+    async def _reseated(self, node: str, argument: wire.Reseat) -> wire.Reseated | None:
+        """A gateway's answer, however often it must be asked; None: it is not there."""
+        while True:
             try:
-                answer = await self._calls.call(node, "reseat", argument, wire.Reseated, RESEAT_S)
-            except (NodeUnreachable, ReiletaError) as error:
+                return await self._calls.call(
+                    node, "reseat", argument, wire.Reseated, RESEAT_AGAIN_S
+                )
+            except NodeUnreachable as error:
+                if error.absent:
+                    _log.info(log_events.RESEAT_UNANSWERED, node=node, reason=str(error))
+                    return None
+                await trio.sleep(RESEAT_PAUSE_S)
+            except ReiletaError as error:
                 _log.info(log_events.RESEAT_UNANSWERED, node=node, reason=str(error))
-                return
-            if not answer.series:
-                return
-            gateway = hosted.gateway(node, answer.series)
-            assert gateway is not None
-            others.extend(answer.others)
-            for seat in answer.seats:
-                _merge(members, hosted.seat(gateway, seat))
+                return None
 
-        with trio.move_on_after(RESEAT_S):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(read)
-                for node in nodes:
-                    nursery.start_soon(ask, node)
-        return found
-
-    def gateways(self, instance: str) -> list[str]:
-        """The other nodes with players of an instance of this node."""
+    def freeze(self, instance: str) -> Marks:
+        """The instance is about to be handed over: takes nothing more from its gateways."""
         hosted = self._hosted.get(instance)
-        return [] if hosted is None else list(hosted.gateways)
+        return Marks() if hosted is None else Marks(hosted.freeze(), hosted)
+
+    def thaw(self, instance: str) -> None:
+        """It is not handed over."""
+        hosted = self._hosted.get(instance)
+        if hosted is not None:
+            hosted.thaw()
+
+    def _departed(self, hosted: HostedInstance, left: Sequence[InstanceMessage]) -> None:
+        """An instance was handed over: its players here go on elsewhere, where all that is told to
+        its actor goes from here on."""
+        recovery, ref = hosted.recovery, hosted.ref
+        if recovery is None or ref is None:
+            return
+        self._former[hosted.id] = (trio.current_time() + FORMER_S, hosted)
+        if self._kept is not None:
+            self._kept.leave(hosted.id, over=False)
+        remote = self.remote(hosted.id, There(self._member.node, hosted.epoch))
+        remote.take_over(_members_here(recovery), left, handed_over=True)
+        recovery.seated.clear()
+        ref.forward(remote)
+
+    def expect(self, instance: str, host: str) -> None:
+        """Another node is about to hand the instance over to this one."""
+        if instance not in self._hosted:
+            until = trio.current_time() + EXPECTED_S
+            self._expected[instance] = _Expected(host, until)
+            while len(self._expected) > SOFT:
+                del self._expected[next(iter(self._expected))]
 
     def keep_soft(self, adopt: wire.Adopt) -> None:
         """An instance is handed over to this node; its actor starts with what is known of it."""
+        if self._hosts(adopt.instance, adopt.epoch) is not None:
+            return  # it has started: this is a repetition
         self._soft[adopt.instance] = adopt
+        expected = self._expected.get(adopt.instance)
+        if expected is not None:
+            expected.over.set()
         while len(self._soft) > SOFT:
             del self._soft[next(iter(self._soft))]
 
@@ -414,14 +564,26 @@ class Relay:
 
     def _begun(self, hosted: HostedInstance) -> None:
         """The actor runs."""
+        adopt = self._taking.pop(hosted.id, None)
         remote = self._remotes.pop(hosted.id, None)
         if remote is not None and hosted.ref is not None:
-            remote.come_home(hosted.ref)
+            if adopt is not None and adopt.epoch == remote.place.epoch + 1:
+                taken = adopt.taken.get(self._member.node)
+                remote.come_home(hosted.ref, taken, handed_over=adopt.last is not None)
+            else:
+                remote.come_home(hosted.ref)
+        hosted.doubt()  # gateways may have sent something already
 
     def _ended(self, hosted: HostedInstance) -> None:
         """The actor has ended, or did not start."""
         if self._hosted.get(hosted.id) is hosted:
             del self._hosted[hosted.id]
+            self._taking.pop(hosted.id, None)
+
+    def _former_of(self, instance: str, epoch: int) -> HostedInstance | None:
+        """An instance that this node has handed over a moment ago."""
+        _, hosted = self._former.get(instance, (0.0, None))
+        return hosted if hosted is not None and hosted.epoch == epoch else None
 
     def _hosts(self, instance: str, epoch: int) -> HostedInstance | None:
         hosted = self._hosted.get(instance)
@@ -434,19 +596,12 @@ class Relay:
         instance, holding = recovery.record.id, recovery.holding
         assert holding is not None
         place = There(holding.tenure.node, holding.tenure.epoch)
-        members = [
-            replace(one, session=one.recipients.get("", one.session))
-            for one in recovery.seated.values()
-            if "" in one.recipients or not hasattr(one.session, "gateway")
-        ]
-        for member in members:
-            member.sinks = {one: None for one in member.sinks if not hasattr(one, "gateway")}
+        members = _members_here(recovery)
         if not members:
             return
         remote = self.remote(instance, place)
         remote.take_over(members)
-        if not holding.moving:  # else the new host asks for them in a moment
-            remote.recover()
+        remote.recover()
 
     # The member's listener ---------------------------------------------------------------------
 
@@ -459,6 +614,9 @@ class Relay:
 
     def node_gone(self, node: str) -> None:
         """Another node is gone: as a gateway, and as a host."""
+        for expected in self._expected.values():
+            if expected.host == node:
+                expected.over.set()
         for hosted in self._hosted.values():
             hosted.lose(node)
         for remote in self._remotes.values():
@@ -499,6 +657,7 @@ class Relay:
 
     async def _replay(self, argument: wire.Replay, caller: str) -> wire.Replayed:
         hosted = self._hosts(argument.instance, argument.epoch)
+        hosted = hosted or self._former_of(argument.instance, argument.epoch)
         if hosted is None:
             return wire.Replayed(elsewhere=True)
         return hosted.replay(argument)
@@ -513,7 +672,7 @@ class Relay:
         remote = self._remotes.get(argument.instance)
         if remote is None:
             return wire.Reseated()
-        return await remote.reseat(There(caller, argument.epoch))
+        return await remote.reseat(There(caller, argument.epoch), argument.last, argument.taken)
 
     async def _responds(self, argument: wire.Connection, caller: str) -> bool:
         remote = self._remotes.get(argument.instance)
@@ -530,6 +689,18 @@ class Relay:
         return wire.Replayed(None) if remote is None else remote.missing(argument)
 
 
+def _members_here(recovery: RecoveryState) -> list[Member]:
+    """The players with a session of this node, with their sockets here."""
+    members = [
+        replace(one, session=one.recipients.get("", one.session))
+        for one in recovery.seated.values()
+        if "" in one.recipients or not hasattr(one.session, "gateway")
+    ]
+    for member in members:
+        member.sinks = {one: None for one in member.sinks if not hasattr(one, "gateway")}
+    return members
+
+
 def _merge(members: dict[str, Member], member: Member) -> None:
     """A session may have sockets at several gateways."""
     session = member.player.session
@@ -537,6 +708,7 @@ def _merge(members: dict[str, Member], member: Member) -> None:
     known.recipients[_gateway_of(member)] = member.session
     if known is not member:
         known.sinks.update(member.sinks)
+        known.complete |= member.complete
 
 
 def _gateway_of(member: Member) -> str:

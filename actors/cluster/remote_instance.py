@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -66,16 +67,7 @@ class RemoteInstance(RemotePlace):
             connection = self._sockets.by_sink.get(message.sink)
             if connection is None:
                 raise ActorStopped
-            self.say(
-                wire.Data(
-                    connection.number,
-                    message.data,
-                    message.key,
-                    message.at,
-                    message.to,
-                    message.state,
-                )
-            )
+            self.say(_data_of(connection.number, message))
         else:
             self.signal(message)
 
@@ -333,8 +325,16 @@ class RemoteInstance(RemotePlace):
                 self._under_way.discard(scope)
         raise NodeUnreachable(node, "is not the host any more")
 
-    def take_over(self, members: Iterable[Member]) -> None:
-        """The players of an actor of this node, whose instance is elsewhere now."""
+    def take_over(
+        self,
+        members: Iterable[Member],
+        left: Iterable[InstanceMessage] = (),
+        *,
+        handed_over: bool = False,
+    ) -> None:
+        """The players of an actor of this node, whose instance is elsewhere now. `handed_over`:
+        their sockets have got everything, and the next host is to be told what is `left`."""
+        self._was_host = handed_over
         for member in members:
             seat = SessionSeat(member.visitor, member.session, member.player)
             self._seats[member.player.session] = seat
@@ -344,6 +344,26 @@ class RemoteInstance(RemotePlace):
                     self, connection.number, member.player.id, member.player.session
                 )
             member.session.signal(InstanceMoved(self.id, self, tuple(member.sinks)))
+        for message in left:
+            self._resend(message)
+
+    def _resend(self, message: InstanceMessage) -> None:
+        """Tells the next host what the actor of this node was told after its last word."""
+        if isinstance(message, SendData):
+            connection = self._sockets.by_sink.get(message.sink)
+            if connection is not None:
+                self._put(_data_of(connection.number, message))
+        elif isinstance(message, Request):
+            self._spawn(partial(self._ask_for, message))
+        else:
+            self.signal(message)
+
+    async def _ask_for(self, request: Request[Any]) -> None:
+        """Answers a request that the actor of this node has not answered."""
+        try:
+            request.reply(await self.ask(request))
+        except ReiletaError as error:
+            request.fail(error)
 
     def restart(self) -> None:
         """The relay itself has failed, and runs again."""
@@ -356,3 +376,7 @@ class RemoteInstance(RemotePlace):
     def close(self) -> None:
         """Nobody needs this any more."""
         self._scope.cancel()
+
+
+def _data_of(connection: int, message: SendData) -> wire.Data:
+    return wire.Data(connection, message.data, message.key, message.at, message.to, message.state)

@@ -90,6 +90,8 @@ class RemoteLink(ABC):
         self._seats: dict[str, SessionSeat] = {}
         self._roster: dict[str, wire.Seat] = {}
         """All players, as the host has told."""
+        self.gateways: set[str] = set()
+        """The gateways of which the host has told."""
         self._asks = 0
         self._idle_since = trio.current_time()
         self._paused = False
@@ -101,7 +103,9 @@ class RemoteLink(ABC):
         self._returning = False
         """Whether this host has not asked for the players."""
         self._handed_over: list[Member] = []
-        self._carried: list[wire.Signal] = []
+        self._carried: list[wire.Item] = []
+        self._carried_to_host: list[wire.Item] = []
+        """What the new host is told first, of before it was the host."""
         self._under_way: set[trio.CancelScope] = set()
         """The calls to the host that are under way."""
         self._begin_link()
@@ -121,14 +125,14 @@ class RemoteLink(ABC):
     # The link to one host ----------------------------------------------------------------------
 
     def _begin_link(self) -> None:
-        """Begins with a host from nothing; what was on its way to another one is lost."""
+        """Begins with a host. What was on its way to another one is lost, besides `_carried`."""
         self.gateway = self._member.node
         self.series = self._numbers()
         self._incoming = Incoming()
         self._outgoing = Outgoing(kept_bytes=2**62, kept_s=2**62)  # until it is confirmed
         self._joiner = wire.Joiner()
         self._box: list[wire.Item] = [*self._carried]  # what the last host may not have heard
-        self._carried = []
+        self._carried_to_host, self._carried = self._carried, []
         self._filled = trio.Event()
         self._repair = trio.Event()
         self._sockets.forget_parcels()
@@ -149,13 +153,8 @@ class RemoteLink(ABC):
         """Stops listening to the host. Data that it has not confirmed is refused, late."""
         self._scope.cancel()
         self._give_up_calls()
-        chunks = self._outgoing.since(self._outgoing.last - len(self._outgoing) + 1) or []
-        joiner, box, self._box = wire.Joiner(), self._box, []
-        sent: list[wire.Item] = []
-        for chunk in chunks:
-            whole = joiner.take(chunk)
-            if whole is not None:
-                sent += _items_of(whole)
+        sent = self._unconfirmed(self._outgoing.last - len(self._outgoing))
+        box, self._box = self._box, []
         self._carried = [item for item in (*sent, *box) if isinstance(item, wire.Signal)]
         # The host may have passed on what was sent before it was lost: nobody knows.
         self._refuse_late(sent, InternalError())
@@ -165,6 +164,33 @@ class RemoteLink(ABC):
         """No call that is under way will be answered."""
         for scope in self._under_way:
             scope.cancel()
+
+    def _end_handed_over(self, taken: tuple[int, int] | None) -> None:
+        """Stops listening to the host, which has handed the instance over, and has taken this
+        node's messages up to `taken`: the next one gets what came after them."""
+        self._scope.cancel()
+        self._give_up_calls()
+        first = 0
+        if taken is not None and taken[0] == self.series:
+            first = taken[1]
+        first = max(first, self._outgoing.last - len(self._outgoing))
+        carried = [*self._unconfirmed(first), *self._box]
+        self._box = []
+        # A new link tells by itself who observes. No socket has heard anything of the next host.
+        self._carried = [
+            msgspec.structs.replace(item, heard=0) if isinstance(item, wire.Lost) else item
+            for item in carried
+            if not isinstance(item, wire.Observe)
+        ]
+
+    def _unconfirmed(self, last: int) -> list[wire.Item]:
+        """What was sent to the host after that message."""
+        joiner, sent = wire.Joiner(), list[wire.Item]()
+        for chunk in self._outgoing.since(last + 1) or []:
+            whole = joiner.take(chunk)
+            if whole is not None:
+                sent += _items_of(whole)
+        return sent
 
     def _refuse_late(self, items: Iterable[wire.Item], error: ReiletaError) -> None:
         for item in items:
@@ -226,6 +252,7 @@ class RemoteLink(ABC):
             case wire.Beat(last, taken):
                 self._incoming.heard(last)
                 self._confirm(taken.get(self.gateway))
+                self.gateways = set(taken)
         if self._incoming.missing is not None:
             self._repair.set()
 
@@ -248,6 +275,7 @@ class RemoteLink(ABC):
 
     def _apply(self, fan: wire.Fan) -> None:
         """Writes the frames of one drain to the sockets."""
+        self.gateways.update(fan.gateways)
         mine = fan.gateways.index(self.gateway) if self.gateway in fan.gateways else -1
         self._sockets.apply(fan, mine)
         for seat in fan.seated:

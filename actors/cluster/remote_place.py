@@ -17,6 +17,7 @@ import trio
 from actors.cluster import wire
 from actors.cluster.gateway_sockets import RelayMember, Spawn
 from actors.cluster.remote_link import AGAIN_S, CALL_S, RemoteLink
+from actors.cluster.remote_sockets import RemoteSeat
 from actors.instance.hosted import There
 from actors.instance.messages import InstanceMessage
 from actors.instance.recovery import Member
@@ -24,14 +25,17 @@ from actors.membership import InstanceMoved, MemberSessionEnded, SocketLost
 from actors.runtime.mailbox import Recipient
 from reileta.cluster.calls import Calls, NodeUnreachable
 from reileta.errors import InstanceNotFound, ReiletaError
-from reileta.protocol import events
-from reileta.protocol.frames import EMPTY, encode, event
+from reileta.protocol import commands, events
+from reileta.protocol.frames import EMPTY, encode, event, failure
 from reileta.protocol.views.instance import LeftView
 from reileta.rules.cluster.stream import Incoming
 
 REQUEST_S: Final = 5.0
 """Seconds for the host to answer a request, which may wait for the database."""
-RESEATED_S: Final = 0.5
+COMPLETE_S: Final = 0.5
+"""Seconds in which what is missing of the last host's messages must come."""
+COMPLETE_LOOK_S: Final = 0.005
+RESEATED_S: Final = 1.0
 """Seconds in which a new host asks for the players; later they are told to it."""
 
 
@@ -74,6 +78,11 @@ class RemotePlace(RemoteLink):
         """`numbers` gives numbers that this node never uses again."""
         super().__init__(instance, place, member=member, calls=calls, spawn=spawn, numbers=numbers)
         self._places = places
+        self._reseating = trio.Lock()
+        self._former: tuple[list[wire.Seat], bool] | None = None
+        """The answer to the host's question for the players, should it ask again."""
+        self._was_host = False
+        """Whether the last host was this node, which has written everything to these sockets."""
 
     # Repair ------------------------------------------------------------------------------------
 
@@ -221,6 +230,7 @@ class RemotePlace(RemoteLink):
             with trio.move_on_after(RESEATED_S):
                 await self._reseated.wait()
             if self.place.epoch == epoch:
+                self._end_link()
                 self._follow(place)
                 self._returning = True
                 await self._listening.wait()
@@ -239,25 +249,62 @@ class RemotePlace(RemoteLink):
             await trio.sleep(AGAIN_S)
 
     def _follow(self, place: There) -> None:
-        """Goes on with another host."""
-        self._end_link()
+        """Goes on with another host, after the link to the last one has ended."""
         self.place = place
+        self._was_host, self._former = False, None
         self.name = f"instance/{self.id} at {place.node}"
         self._begin_link()
 
-    async def reseat(self, place: There) -> wire.Reseated:
-        """A new host asks for the players; it may send when this returns."""
-        if self.local is not None or place.epoch <= self.place.epoch:
-            return wire.Reseated()
-        self._follow(place)
-        self._incoming = Incoming(1)
-        self._paused = self._cut = self._returning = self._must_restore = False
-        await self._listening.wait()
-        self._filled.set()
-        self._reseated.set()
-        self._reseated = trio.Event()
-        others, self._roster = self.others(), {}
-        return wire.Reseated(self.series, self.seats(), others)
+    async def reseat(
+        self, place: There, last: int | None = None, taken: tuple[int, int] | None = None
+    ) -> wire.Reseated:
+        """A new host asks for the players; it may send when this returns. It may ask again."""
+        async with self._reseating:
+            if self.local is not None:
+                return wire.Reseated()
+            if place == self.place and self._former is not None:
+                return wire.Reseated(self.series, self.seats(), *self._former)
+            if place.epoch <= self.place.epoch:
+                return wire.Reseated()
+            complete = await self.wait_complete(place.epoch, last)
+            if self.local is not None or place.epoch <= self.place.epoch:
+                return wire.Reseated()
+            if last is not None and place.epoch == self.place.epoch + 1:
+                self._end_handed_over(taken)
+            else:
+                self._end_link()
+            self._follow(place)
+            self._incoming = Incoming(1)
+            if complete:
+                self._resume()
+            self._paused = self._cut = self._returning = self._must_restore = False
+            others, self._roster = self.others(), {}
+            self._former = others, complete
+            await self._listening.wait()
+            self._filled.set()
+            self._reseated.set()
+            self._reseated = trio.Event()
+            return wire.Reseated(self.series, self.seats(), others, complete)
+
+    async def wait_complete(self, epoch: int, last: int | None) -> bool:
+        """Whether the players have got all messages of the host, up to the last one, before the
+        epoch began. What is missing is asked for, for a moment."""
+        if last is None or epoch != self.place.epoch + 1:
+            return False
+        if self._was_host:
+            return True
+        if self._incoming.next is None:
+            return not self._seats
+        with trio.move_on_after(COMPLETE_S):
+            while self._incoming.last < last:
+                self._incoming.heard(last)
+                self._repair.set()
+                await trio.sleep(COMPLETE_LOOK_S)
+        return (
+            self._incoming.next is not None
+            and self._incoming.last >= last
+            and not (self._must_restore or self._sockets.waiting)
+        )
 
     def others(self) -> list[wire.Seat]:
         """The players of other nodes, as the last host has told."""
@@ -265,34 +312,55 @@ class RemotePlace(RemoteLink):
 
     def seats(self) -> list[wire.Seat]:
         """The players of this node, with their sockets."""
+        # A socket whose end the host is about to hear had its place there.
+        ended = [item for item in self._carried_to_host if isinstance(item, wire.Lost)]
         return [
             wire.Seat(
                 seat.visitor,
                 seat.player,
-                [one.number for one in self._sockets.of(session)],
+                [
+                    *(one.number for one in self._sockets.of(session)),
+                    *(one.connection for one in ended if one.session == session),
+                ],
             )
             for session, seat in self._seats.items()
             if seat.player is not None
         ]
 
-    def hand_over(self) -> list[Member]:
-        """The players as members of an actor of this node, which is about to start."""
+    def hand_over(self, *, complete: bool = False) -> list[Member]:
+        """The players as members of an actor of this node, which is about to start. `complete`:
+        their sockets have got everything from the last host."""
         members = []
         for session, seat in self._seats.items():
             if seat.player is not None:
                 member = Member(seat.visitor, seat.player, seat.session)
                 for connection in self._sockets.of(session):
                     member.sinks[connection.sink] = None
+                if complete:
+                    member.complete.update(member.sinks)
                 members.append(member)
         self._handed_over = members
         return members
 
-    def come_home(self, recipient: Recipient[InstanceMessage]) -> None:
-        """The instance runs at this node now: its sessions are told to ask it there."""
+    def come_home(
+        self,
+        recipient: Recipient[InstanceMessage],
+        taken: tuple[int, int] | None = None,
+        *,
+        handed_over: bool = False,
+    ) -> None:
+        """The instance runs at this node now: its sessions are told to ask it there. If it was
+        `handed_over`, it gets what the last host has not `taken`."""
         if self.local is not None:
             return
-        self._end_link()
+        if handed_over:
+            self._end_handed_over(taken)
+        else:
+            self._end_link()
         self.local = recipient
+        for item in self._carried:
+            self._pass_on(item, recipient)
+        self._carried = []
         for member in self._handed_over:  # what has changed since
             if member.player.session not in self._seats:
                 recipient.signal(MemberSessionEnded(member.player.session))
@@ -306,6 +374,24 @@ class RemotePlace(RemoteLink):
         for connection in tuple(self._sockets.by_number.values()):
             self._sockets.forget(connection)
         self._seats.clear()
+
+    def _pass_on(self, item: wire.Item, recipient: Recipient[InstanceMessage]) -> None:
+        """Tells the actor of this node what a host has not taken."""
+        if isinstance(item, wire.Signal):
+            message = wire.signal_of(item)
+            if message is not None:
+                recipient.signal(message)  # type: ignore[arg-type]  # one of `SIGNALS`
+        elif isinstance(item, wire.Data):
+            connection = self._sockets.by_number.get(item.connection)
+            seat = None if connection is None else connection.sink.seats.get(self.id)
+            if connection is None or seat is None or isinstance(seat, RemoteSeat):
+                return  # its socket has closed, or it has no seat here
+            state = None if item.state is None else bytes(item.state)
+            try:
+                seat.send_data(connection.sink, item.data, item.key, item.at, item.to, state)
+            except ReiletaError as error:
+                frame = failure(commands.INSTANCE_DATA, state, self.id, error)
+                connection.sink.send(frame)
 
     def _end(self) -> None:
         """The instance is gone: its players have left."""

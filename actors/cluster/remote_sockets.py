@@ -106,6 +106,11 @@ class RemoteSockets:
         """The session's sockets."""
         return [one for one in self.by_number.values() if one.session == session]
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a socket waits for a parcel."""
+        return any(one.held for one in self.by_number.values())
+
     def begin(self) -> None:
         """The host begins anew: nobody receives, and nothing waits."""
         for connection in self.by_number.values():

@@ -21,6 +21,7 @@ import msgspec
 
 from actors.delivery.batch import Batch
 from actors.instance.messages import (
+    Absent,
     AddModerator,
     AdmitCandidate,
     CloseInstance,
@@ -364,10 +365,17 @@ class Restored(msgspec.Struct, array_like=True):
 
 
 class Reseat(msgspec.Struct, array_like=True):
-    """The instance has a new host, the caller: which players does a gateway have?"""
+    """The instance has a new host, the caller: which players does a gateway have?
+
+    If it was handed over: `last` is the number of the last host's last message, and `taken` the
+    last message of the gateway (series, number) that it has handed to the instance; None: it has
+    taken nothing of the gateway. So both sides lose nothing, and get nothing twice.
+    """
 
     instance: str
     epoch: int
+    last: int | None = None
+    taken: tuple[int, int] | None = None
 
 
 class Reseated(msgspec.Struct, array_like=True):
@@ -377,24 +385,38 @@ class Reseated(msgspec.Struct, array_like=True):
     seats: list[Seat] = []
     others: list[Seat] = []
     """The players of other nodes, as the last host told."""
+    complete: bool = False
+    """Whether the players have got everything that the last host sent."""
 
 
 class SoftState(msgspec.Struct, array_like=True):
-    """What only the host of an instance knows, besides its players; see `Frozen`."""
+    """What only the host of an instance knows; see `Frozen`. `seats`: all players, without their
+    sockets."""
 
     values: list[tuple[str, str, float | None, bytes, int]]
     invited: dict[str, Literal["by-leader", "by-member"]]
     candidates: list[tuple[State, Candidate]]
+    master: str | None = None
+    absent: list[Absent] = []
+    seats: list[Seat] = []
+
+
+class Prepare(msgspec.Struct, array_like=True):
+    """Does the node take an instance that is to be handed over to it?"""
+
+    instance: str
 
 
 class Adopt(msgspec.Struct, array_like=True):
     """The instance is handed over, with that epoch. `gateways`: the nodes that may have players,
-    which the new host may not have seen yet."""
+    which the new host may not have seen yet. `last`, `taken` (by gateway): as in `Reseat`."""
 
     instance: str
     epoch: int
     soft: SoftState
     gateways: list[str] = []
+    last: int | None = None
+    taken: dict[str, tuple[int, int]] = {}
 
 
 class Connection(msgspec.Struct, array_like=True):

@@ -65,6 +65,10 @@ class Batch:
         """How many frames lie between two frame boundaries."""
         return bisect_right(self.ends, end) - bisect_right(self.ends, start)
 
+    def frames(self) -> list[bytes]:
+        """The frames, one by one."""
+        return [self.buffer[start:end] for start, end in pairwise([0, *self.ends])]
+
     def deflated(self, start: int, end: int) -> Piece:
         """The same frames, compressed once for all receivers with compression."""
         if self._deflated is None:

@@ -18,7 +18,7 @@ lost, so clients send them again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar, assert_never
@@ -37,10 +37,12 @@ from actors.instance.hosted import Holding
 from actors.instance.liveness import SilentSinks, ask_whether_there
 from actors.instance.members import Members
 from actors.instance.messages import (
+    Absent,
     AddModerator,
     AdmitCandidate,
     CloseInstance,
     ContinueQueueRound,
+    Depart,
     DurableOrder,
     ExcludeServers,
     Freeze,
@@ -66,6 +68,7 @@ from actors.instance.messages import (
     UpdateInstance,
     WithdrawEntry,
 )
+from actors.instance.missed import EVERYBODY
 from actors.instance.moderation import ModerationRequests
 from actors.instance.notifications import Notifications
 from actors.instance.parts import InstanceParts
@@ -124,6 +127,15 @@ SUSPENDED_S: Final = 0.05
 POSTPONED: Final = 65_536
 """Messages that wait while an instance is suspended; there is one for each socket at most."""
 
+KEPT_DATA_BYTES: Final = 4 * 1024 * 1024
+"""Data that is kept for the next host while the instance is handed over."""
+
+KEPT_HEAD_BYTES: Final = 256
+"""What a message counts besides its data."""
+
+ABSENT_BYTES: Final = 8 * 1024 * 1024
+"""Messages that are handed over, for players without a socket."""
+
 PART_BYTES: Final = 64 * 1024
 """A drain writes to the sockets after so many bytes of data, so that a player whose data waits for
 others is held back before it sends more."""
@@ -146,7 +158,10 @@ class InstanceActor(Actor[InstanceMessage]):
         self._wrote_early = False  # whether this drain has written data before its end
         self._holding = recovery.holding
         self._suspended = False
-        self._postponed: list[InstanceMessage] = []  # while it is suspended
+        self._departing = False
+        self._postponed: list[InstanceMessage] = []  # while it is suspended, or handed over
+        self._kept_bytes = 0  # of data among them
+        self._asking = 0  # how often sockets are being asked whether their clients are there
         self._until_measured = 0  # fan-outs until the next one whose time is measured
         self._dirty = True  # whether the directory and watchers of the object are to be updated
 
@@ -177,23 +192,30 @@ class InstanceActor(Actor[InstanceMessage]):
         self._deadline = self.context.deadline(Tick(), config.clock)
         self._members.refresh_observers()
         soft, recovery.soft = recovery.soft, None
+        absent: dict[str, Absent] = {}
         if soft is not None:
             self._take_values(soft)
-        for session in self._members.restore():
-            self._apply(rules.disconnect(session, parts.now()))
+            absent = {one.player: one for one in soft.absent}
+        for session in self._members.restore(absent):
+            known = absent.get(recovery.seated[session].player.id)
+            grace_ms = None if known is None else known.left_ms
+            self._apply(rules.disconnect(session, parts.now(), grace_ms=grace_ms))
         recovery.rules = rules
         if before is not None:
             self._apply(rules.resume(before.candidates, before.invited, parts.now()))
             self._queue.resume()
             self._persistence.resume()
         if soft is not None:
-            candidates = Candidates()
+            complete, candidates = self._members.all_complete, Candidates()
             for state, candidate in soft.candidates:
                 if soft.anew:
                     candidate = self._queue.begun_anew(state, candidate)
                 candidates.put(state, candidate)
-            self._apply(rules.resume(candidates, soft.invited, parts.now()))
-            self._queue.resume()
+            now = parts.now()
+            self._apply(rules.resume(candidates, soft.invited, now, soft.master, complete))
+            self._queue.resume(unchanged=complete)
+            # The last host's words may still be on their way to a socket that vanishes now.
+            recovery.missed.spoken(EVERYBODY, trio.current_time())
         if not exists:
             self._close()
         if recovery.remote is not None:
@@ -236,6 +258,10 @@ class InstanceActor(Actor[InstanceMessage]):
             if self.parts.fanout.gathered > PART_BYTES:
                 self._write_to_sockets()
                 self._wrote_early = True
+            return
+        if isinstance(message, Depart):
+            self._departing = True
+            message.reply(None)
             return
         if self._holding is not None and not self._holding.valid():
             self._postpone(message)
@@ -315,6 +341,9 @@ class InstanceActor(Actor[InstanceMessage]):
             message.sink.send(error)
 
     async def flush(self) -> None:
+        if self._departing:
+            self._depart()
+            return
         if self._holding is not None and not self._may_speak(self._holding):
             return
         self._queue.notify()
@@ -354,26 +383,76 @@ class InstanceActor(Actor[InstanceMessage]):
     def _freeze(self) -> Frozen:
         """Says the last word, and returns what the next host must know."""
         holding = self._holding
-        if holding is None or self._closing or not self._persistence.idle:
+        busy = self._asking or self._closing or not self._persistence.idle
+        if holding is None or busy or not holding.valid():
             raise Overloaded
         self._queue.notify()
         self._write_to_sockets()
         holding.moving = True
-        rules = self.parts.rules
+        self._send = self._keep_data
+        rules, now = self.parts.rules, self.parts.now()
+        only = {
+            member.player.id: self._members.series_of(next(iter(member.sinks)))
+            for member in self._recovery.seated.values()
+            if len(member.sinks) == 1
+        }
         values = [
-            (player, key, at, data, series)
+            (player, key, at, data, series if series == only.get(player) else 0)
             for player, kept in rules.values.by_player()
             for key, (at, data, series) in kept.items()
         ]
         candidates = tuple(rules.candidates.each())
-        return Frozen(tuple(values), dict(rules.invited), candidates)
+        absent = tuple(self._absent(now))
+        return Frozen(
+            tuple(values),
+            dict(rules.invited),
+            candidates,
+            master=rules.master,
+            absent=absent,
+        )
+
+    def _absent(self, now: int) -> Iterator[Absent]:
+        """The players without a socket. Beyond `ABSENT_BYTES`, what they missed is a gap."""
+        left_bytes = ABSENT_BYTES
+        for session, member in self._recovery.seated.items():
+            if member.sinks:
+                continue
+            missed = self._recovery.missed.of(member.player.id)
+            frames = tuple(frame for batch in missed.batches for frame in batch.frames())
+            left_bytes -= sum(map(len, frames))
+            left_ms = self.parts.rules.seats.grace_left_ms(session, now)
+            if left_bytes < 0:
+                yield Absent(member.player.id, left_ms, gap=True)
+            else:
+                yield Absent(member.player.id, left_ms, missed.gap, frames)
 
     def _take_values(self, soft: Frozen) -> None:
         """The retained values of those who are inside."""
         inside = {member.player.id for member in self._recovery.seated.values()}
         for player, key, at_, data, series in soft.values:
             if player in inside:
-                self.parts.rules.values.keep(player, key, at_, data, series)
+                own = self._members.reserve_series(player) if series else 0
+                self.parts.rules.values.keep(player, key, at_, data, own)
+
+    def _keep_data(self, message: SendData) -> None:
+        """Keeps data for the next host; more than `KEPT_DATA_BYTES` of it is refused."""
+        self._kept_bytes += len(message.data) + KEPT_HEAD_BYTES
+        if self._kept_bytes > KEPT_DATA_BYTES:
+            self._relay.refuse(message)
+        else:
+            self._postponed.append(message)
+
+    def _depart(self) -> None:
+        """Passes on what came since the instance was frozen. Nobody else runs in a drain, so that
+        is all, and no later message can overtake it."""
+        self._departing = False
+        postponed, self._postponed = self._postponed, []
+        self.context.ref.drain()
+        if self._recovery.remote is not None:
+            for message in postponed:
+                if isinstance(message, Request):
+                    message.pass_on()
+            self._recovery.remote.departed(postponed)
 
     # Suspension --------------------------------------------------------------------------------
 
@@ -384,22 +463,32 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._suspended = False
                 self._send = self._relay.send
                 self._relay.resume()
-                postponed, self._postponed = self._postponed, []
+                postponed, self._postponed, self._kept_bytes = self._postponed, [], 0
                 for message in postponed:
-                    self.context.ref.signal(message)
+                    if isinstance(message, SendData):
+                        self._send(message)
+                    else:
+                        self.context.ref.signal(message)
             return True
         self._suspended = True
-        self._send = self._relay.refuse
+        if not holding.moving:
+            self._send = self._relay.refuse
         if not holding.lost:
             self.context.after(SUSPENDED_S, LookAgain())
         return False
 
     def _postpone(self, message: InstanceMessage) -> None:
-        """Refuses a request, and keeps another message, while the instance is suspended."""
-        if isinstance(message, Request):
-            raise Suspended
+        """Refuses a request, and keeps another message, while the instance is suspended. While it
+        is handed over, a request waits, too."""
         if isinstance(message, Tick):
             self._deadline.fired()  # `flush` sets it again
+        elif isinstance(message, Request):
+            if self._holding is None or not self._holding.moving:
+                raise Suspended
+            if len(self._postponed) >= POSTPONED:
+                raise Overloaded
+            message.defer()
+            self._postponed.append(message)
         elif not isinstance(message, LookAgain) and len(self._postponed) < POSTPONED:
             self._postponed.append(message)
 
@@ -463,8 +552,7 @@ class InstanceActor(Actor[InstanceMessage]):
             self._ask_first(message, others, self._enter_instead)
         else:
             if others:
-                then = partial(self._give_way, user, session)
-                ask_whether_there(self.context, others, then)
+                self._ask_sockets(others, partial(self._give_way, user, session))
 
     def _enter(
         self, message: AddMember, *, gap: bool = False, silent: frozenset[str] = frozenset()
@@ -520,7 +608,16 @@ class InstanceActor(Actor[InstanceMessage]):
                 message.fail(error)
 
         message.defer()
-        ask_whether_there(self.context, sockets, proceed)
+        self._ask_sockets(sockets, proceed)
+
+    def _ask_sockets(self, sockets: Sequence[Sink], then: Callable[[SilentSinks], None]) -> None:
+        self._asking += 1
+
+        def asked(silent: SilentSinks) -> None:
+            self._asking -= 1
+            then(silent)
+
+        ask_whether_there(self.context, sockets, asked)
 
     # Durable orders ----------------------------------------------------------------------------
 

@@ -6,14 +6,16 @@ An observer is an admin's socket that gets all players' data without being insid
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import trio
 
 from actors.delivery.batch import Batch
 from actors.delivery.sink import Sink
 from actors.instance.liveness import SilentSinks
-from actors.instance.messages import GetPlayers, RestoreMembers
+from actors.instance.messages import Absent, GetPlayers, RestoreMembers
 from actors.instance.parts import InstanceParts
 from actors.instance.recovery import Member
 from actors.instance.relay import DataRelay, SocketSeat
@@ -31,6 +33,9 @@ class Members:
         self._parts = parts
         self._relay = relay
         self._series = itertools.count(1)
+        self._reserved: dict[str, int] = {}
+        self.all_complete = False
+        """Whether all sockets have got everything from the node that handed the instance over."""
 
     # Joining -----------------------------------------------------------------------------------
 
@@ -97,13 +102,25 @@ class Members:
             fanout.answer(sink, snapshot)
         message.reply(member.player.id)
 
-    def restore(self) -> list[str]:
-        """After a crash, gives all members their seats back and sends each a fresh snapshot.
+    def reserve_series(self, player_id: str) -> int:
+        """The series that the only socket of a player will get in `restore`."""
+        if player_id not in self._reserved:
+            self._reserved[player_id] = next(self._series)
+        return self._reserved[player_id]
 
-        Returns the sessions that have no socket now, for `Instance.disconnect`.
+    def restore(self, absent: Mapping[str, Absent] = MappingProxyType({})) -> list[str]:
+        """After a crash, or at another node, gives all members their seats back. Sends each a fresh
+        snapshot, unless it has got everything until now.
+
+        `absent`: those who had no socket at the other node, by player. Returns the sessions that
+        have no socket now, for `Instance.disconnect`.
         """
         rules, frames, fanout = self._parts.rules, self._parts.frames, self._parts.fanout
         now = self._parts.now()
+        self.all_complete = all(
+            member.complete.issuperset(member.sinks)
+            for member in self._parts.recovery.seated.values()
+        )
         for member in tuple(self._parts.recovery.seated.values()):
             if rules.may_return(member.visitor, now):
                 rules.restore(member.visitor, member.player, now)
@@ -114,14 +131,23 @@ class Members:
         self._parts.recovery.turned_away.clear()
         members = tuple(self._parts.recovery.seated.values())
         for member in members:
+            series = self._reserved.get(member.player.id) if len(member.sinks) == 1 else None
             for sink in member.sinks:
-                self._seat(sink, member)
-                fanout.add(sink, frames.restored_parts(member.player))
-        absent = [member for member in members if not member.sinks]
-        for member in absent:
-            # Known already, unless the crash was in the middle of losing or seating its socket.
-            self._parts.recovery.missed.begin(member.player.id, gap=True)
-        return [member.visitor.session for member in absent]
+                self._seat(sink, member, series)
+                complete = sink in member.complete
+                fanout.add(sink, None if complete else frames.restored_parts(member.player))
+            member.complete.clear()
+        self._reserved.clear()
+        lost = [member for member in members if not member.sinks]
+        missed = self._parts.recovery.missed
+        for member in lost:
+            known = absent.get(member.player.id)
+            if known is not None:
+                missed.resume(member.player.id, known.frames, gap=known.gap)
+            else:
+                # Known already, unless the crash was in the middle of losing or seating its socket.
+                missed.begin(member.player.id, gap=True)
+        return [member.visitor.session for member in lost]
 
     def _turn_away(self, member: Member, reason: LeaveReason) -> None:
         """Ends the seat of a member that the rules don't know."""
@@ -159,10 +185,12 @@ class Members:
         message.reply(tuple(lost))
         return out
 
-    def _seat(self, sink: Sink, member: Member) -> None:
+    def _seat(self, sink: Sink, member: Member, series: int | None = None) -> None:
         member.sinks[sink] = None
+        if series is None:
+            series = next(self._series)
         sink.seats[self._parts.id] = SocketSeat(
-            self._parts.context.ref, member.player.id, member.player.session, next(self._series)
+            self._parts.context.ref, member.player.id, member.player.session, series
         )
 
     # Leaving -----------------------------------------------------------------------------------
@@ -201,6 +229,11 @@ class Members:
         )
         missed.begin(member.player.id, gap=gap)
         return self._parts.rules.disconnect(message.session, self._parts.now(), closed=sink.left)
+
+    def series_of(self, sink: Sink) -> int:
+        """The series of a socket's seat; 0: it has none."""
+        seat = sink.seats.get(self._parts.id)
+        return seat.series if isinstance(seat, SocketSeat) else 0
 
     def replace(self, player: Player) -> None:
         """A player that is inside has another name now."""

@@ -213,23 +213,41 @@ class RestoreMembers(Request[tuple[tuple[str, str], ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class Absent:
+    """A player without a socket: how long its seat is still kept, and what it missed."""
+
+    player: str
+    left_ms: int
+    gap: bool
+    frames: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Frozen:
     """What only the actor of an instance knows, besides its players.
 
-    `values`: (player, key, at, data, series). `invited`: how each user was invited. `candidates`:
-    with their states, in order. `anew`: their times begin anew, since the last host is gone.
+    `values`: (player, key, at, data, series); the series is 0 if the value is not from the player's
+    only socket. `invited`: how each user was invited. `candidates`: with their states, in order.
+    `anew`: their times begin anew, since the last host is gone.
     """
 
     values: tuple[tuple[str, str, float | None, bytes, int], ...] = ()
     invited: Mapping[str, Literal["by-leader", "by-member"]] = field(default_factory=dict)
     candidates: tuple[tuple[State, Candidate], ...] = ()
     anew: bool = False
+    master: str | None = None
+    absent: tuple[Absent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze(Request[Frozen]):
-    """The instance is handed over to another node: it says nothing more. Raises Overloaded while
-    something is still to be written."""
+    """The instance is handed over to another node: it says nothing more, and keeps what it is told.
+    Raises Overloaded while something is still to be written, or asked of sockets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Depart(Request[None]):
+    """The frozen instance has another host: passes on what it was told, and ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +302,7 @@ InstanceMessage: TypeAlias = (
     | ExcludeServers
     | RestoreMembers
     | Freeze
+    | Depart
     | ContinueQueueRound
     | RetryWrites
     | RecordGone

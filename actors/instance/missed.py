@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -158,6 +159,14 @@ class MissedMessages:
 
     def take(self, player_id: str, at: float) -> Missed:
         """Removes and returns the messages of a player that has a socket again."""
+        missed = self.of(player_id)
+        self._end_absence(player_id)
+        if missed.batches or missed.gap:
+            self._told_at[player_id] = at
+        return missed
+
+    def of(self, player_id: str) -> Missed:
+        """The messages that wait for a player."""
         absence = self.away.get(player_id)
         if absence is None:
             return Missed()
@@ -166,10 +175,13 @@ class MissedMessages:
         batches = _merged(chunks, absence.own, self._seat_limit)
         if sum(map(len, batches)) < sum(one.size for one in chunks) + absence.own_bytes:
             gap = True
-        self._end_absence(player_id)
-        if batches or gap:
-            self._told_at[player_id] = at
         return Missed(batches, gap)
+
+    def resume(self, player_id: str, frames: Sequence[bytes], *, gap: bool) -> None:
+        """A player without a socket, with the messages that wait for it."""
+        self.begin(player_id, gap=gap)
+        for frame in frames:
+            self.add_for(player_id, frame)
 
     def forget(self, player_id: str) -> None:
         """A player has left."""

@@ -188,11 +188,13 @@ class Queue:
         """Notifies all candidates, in rounds."""
         self._stale = self._overseers_stale = True
 
-    def resume(self) -> None:
-        """After a crash: any candidate's entry may have changed."""
+    def resume(self, *, unchanged: bool = False) -> None:
+        """After a crash, any candidate's entry may have changed. `unchanged`: all was handed over,
+        and nobody has missed anything."""
         for user in self._parts.rules.candidates.users():
             self._parts.directory.queue(self._ref(user), self._parts.id)
-            self.places_changed()
+            if not unchanged:
+                self.places_changed()
 
     # Notifications -----------------------------------------------------------------------------
 

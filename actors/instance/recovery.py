@@ -7,7 +7,7 @@ manager reads and clears it once the actor has ended for good.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
@@ -46,6 +46,8 @@ class Member:
     sinks: dict[Sink, None] = field(default_factory=dict)
     recipients: dict[str, SessionRecipient] = field(default_factory=dict)
     """All actors of the session, by the node where each runs; "" is this one."""
+    complete: set[Sink] = field(default_factory=set)
+    """Sockets that have got everything from the node that handed the instance over."""
 
     def entered_from(self, session: SessionRecipient) -> None:
         """An actor of the session has entered with a socket. It may be a fresh one."""
@@ -75,6 +77,10 @@ class RemoteReceivers(Protocol):
 
     def changed(self) -> None:
         """Seats, the queue or invitations may have changed."""
+        ...
+
+    def departed(self, left: Sequence[InstanceMessage]) -> None:
+        """The instance has another host; `left` is to be told to it, in this order."""
         ...
 
     def publish(self, fanout: Fanout | None) -> None:

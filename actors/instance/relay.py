@@ -31,7 +31,7 @@ DROPPED_DATA: Final = encode(AcceptedView(dropped=True))
 class SocketSeat:
     """A socket's seat in an instance: the `InstanceHandle` of its player, in `Sink.seats`."""
 
-    __slots__ = ("_instance", "_series", "_session", "_tell", "player")
+    __slots__ = ("_instance", "_session", "_tell", "player", "series")
 
     def __init__(
         self, instance: Ref[InstanceMessage], player: str, session: str = "", series: int = 0
@@ -40,7 +40,7 @@ class SocketSeat:
         self._session = session
         self._instance = instance
         self._tell = instance.tell
-        self._series = series
+        self.series = series
 
     def send_data(
         self,
@@ -52,7 +52,7 @@ class SocketSeat:
         state: bytes | None,
     ) -> None:
         """As `InstanceHandle.send_data`: the command `instance-data` calls it."""
-        self._tell(SendData(sink, self.player, key, at, to, data, state, self._series))
+        self._tell(SendData(sink, self.player, key, at, to, data, state, self.series))
 
     def lose(self, sink: Sink) -> None:
         """As `InstanceHandle.lose`: the socket's connection calls it."""

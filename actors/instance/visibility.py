@@ -17,6 +17,7 @@ from actors.instance.messages import (
     AdmitCandidate,
     CloseInstance,
     ContinueQueueRound,
+    Depart,
     ExcludeServers,
     Freeze,
     GetBans,
@@ -121,6 +122,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | ExcludeServers()
             | RestoreMembers()
             | Freeze()
+            | Depart()
             | RefreshAdmin()
             | RenameUser()
             | CandidateOnline()

@@ -386,7 +386,8 @@ class Cell(Generic[M]):
             deadline.set(None)  # its timer may run for an hour, and would keep the mailbox
         self._deadlines.clear()
         for request in self._deferred:
-            request.fail(ActorStopped())
+            if not request.slot.passed_on:
+                request.fail(ActorStopped())
         self._deferred = []
         for scope in self._working:
             scope.cancel()

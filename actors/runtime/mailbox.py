@@ -182,12 +182,17 @@ class Recipient(Protocol[M_contra]):
 class Ref(Generic[M]):
     """Where to send messages of the union `M`."""
 
-    __slots__ = ("_mailbox", "_stopped", "name")
+    __slots__ = ("_mailbox", "_stopped", "_successor", "name")
 
     def __init__(self, name: str, mailbox: Mailbox[M], stopped: trio.Event) -> None:
         self.name = name
         self._mailbox = mailbox
         self._stopped = stopped
+        self._successor: Recipient[M] | None = None
+
+    def forward(self, successor: Recipient[M]) -> None:
+        """Sends to another recipient whatever the actor takes no more, once it stops."""
+        self._successor = successor
 
     @property
     def stopped(self) -> bool:
@@ -206,13 +211,20 @@ class Ref(Generic[M]):
             MailboxFull: too many wait already; nothing was queued.
             ActorStopped: the actor stops or has stopped.
         """
-        self._mailbox.put(message)
+        try:
+            self._mailbox.put(message)
+        except ActorStopped:
+            if self._successor is None:
+                raise
+            self._successor.tell(message)
 
     def signal(self, message: M) -> bool:
         """Sends a lifecycle message, which is never refused for want of room; never waits.
 
         Returns False if the actor is gone; the message is lost.
         """
+        if self._successor is not None and self.stopped:
+            return self._successor.signal(message)
         return self._mailbox.put_signal(message)
 
     async def ask(self, request: Request[R]) -> R:
@@ -230,7 +242,12 @@ class Ref(Generic[M]):
         """
         if self._mailbox.task is trio.lowlevel.current_task():
             raise RuntimeError(f"{self.name} asks itself")
-        self._mailbox.put(request)  # type: ignore[arg-type]  # the caller's union has it
+        try:
+            self._mailbox.put(request)  # type: ignore[arg-type]  # the caller's union has it
+        except ActorStopped:
+            if self._successor is None:
+                raise
+            return await self._successor.ask(request)
         return await request.slot.wait()
 
     def drain(self) -> None:

@@ -28,12 +28,12 @@ class Reply(Generic[R]):
     At most one task waits, once. If it is cancelled, the answer is dropped.
     """
 
-    __slots__ = ("_outcome", "_task", "deferred")
+    __slots__ = ("_outcome", "_task", "deferred", "passed_on")
 
     def __init__(self) -> None:
         self._outcome: outcome.Outcome[R] | None = None
         self._task: trio.lowlevel.Task | None = None
-        self.deferred = False
+        self.deferred = self.passed_on = False
 
     @property
     def answered(self) -> bool:
@@ -97,6 +97,10 @@ class Request(Message, Generic[R]):
     def fail(self, error: Exception) -> bool:
         """Answers with an error, which `ask` raises; returns False if it was answered before."""
         return self.slot.put(outcome.Error(error))
+
+    def pass_on(self) -> None:
+        """Another one answers it, also if this actor ends before."""
+        self.slot.deferred = self.slot.passed_on = True
 
     def defer(self) -> None:
         """Allows the answer to come after this drain."""

@@ -97,13 +97,17 @@ class Admission(InstanceState):
         self._announced_master = self.roles.master
         self.apply_consequences(now, [])
 
-    def disconnect(self, session: str, now: int, *, closed: bool = False) -> list[InstanceEvent]:
+    def disconnect(
+        self, session: str, now: int, *, closed: bool = False, grace_ms: int | None = None
+    ) -> list[InstanceEvent]:
         """A session lost its last socket: its player keeps the seat for the grace period.
 
-        The period is shorter if the client closed the socket itself (`closed`). A session that is
-        not inside is not an error. If called twice, the first time counts.
+        The period is shorter if the client closed the socket itself (`closed`); `grace_ms`: so much
+        of it is left. A session that is not inside is not an error. If called twice, the first time
+        counts.
         """
-        grace_ms = self.limits.grace_ms
+        if grace_ms is None:
+            grace_ms = self.limits.grace_ms
         if closed:
             grace_ms = min(grace_ms, self.limits.closed_grace_ms)
         if grace_ms <= 0:
@@ -301,12 +305,17 @@ class Admission(InstanceState):
         before: Candidates,
         invited: Mapping[str, Literal["by-leader", "by-member"]],
         now: int,
+        master: str | None = None,
+        told: bool = False,
     ) -> list[InstanceEvent]:
-        """Restores the candidates and invitations of a crashed actor, after its players were
-        restored.
+        """Restores the candidates and invitations of a crashed actor, or of one at another node,
+        after its players were restored.
 
-        Candidates whose held seat is no longer free are the first in the queue.
+        Candidates whose held seat is no longer free are the first in the queue. `master`: who was
+        the master there; None: that is decided anew. `told`: those concerned know the queue.
         """
+        if master in self.seats.users and self.roles.may_lead(master):
+            self.roles.master = self._announced_master = master
         self.invited.update(invited)
         for state, one in before.each():
             if one.user in self.seats.users:
@@ -315,6 +324,8 @@ class Admission(InstanceState):
                 self.candidates.put("waiting", replace(one, held_until=None))
             else:
                 self.candidates.put(state, one)
+        if told:
+            self._announced_queue = self.candidates.version
         return self.apply_consequences(now, [])
 
     def present(self, user: str) -> None:

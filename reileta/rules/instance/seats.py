@@ -61,6 +61,10 @@ class Seats:
     def in_grace(self, session: str) -> bool:
         return session in self._grace
 
+    def grace_left_ms(self, session: str, now: int) -> int:
+        """How long the seat of a session in its grace is still kept."""
+        return max(0, self._grace.get(session, now) - now)
+
     def occupy(self, player: Player) -> None:
         self._players[player.id] = player
         self._sessions[player.session] = player

@@ -3,7 +3,7 @@ and a bus in memory."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Unpack
@@ -40,6 +40,7 @@ class FakeSeen:
 
     hosts: bool = True
     instances: int = 0
+    capacity: int = 100
 
 
 @dataclass
@@ -71,6 +72,7 @@ class FakeHosting:
     cluster: Cluster
     member: FakeMember
     holdings: dict[str, Holding] = field(default_factory=dict)
+    draining: bool = False
 
     async def place(self, instance_id: str) -> Where:
         await trio.lowlevel.checkpoint()
@@ -124,6 +126,7 @@ class FakeHosting:
         if self.cluster.database_away:
             raise DatabaseUnavailable
         self.cluster.places[tenure.instance] = (node, tenure.epoch + 1)
+        self.cluster.on_move()
         return Tenure(tenure.instance, node, tenure.epoch + 1)
 
 
@@ -164,6 +167,8 @@ class Cluster:
     prefer: str | None = None
     database_away: bool = False
     kept: MemoryEntries = field(default_factory=MemoryEntries)
+    on_move: Callable[[], None] = lambda: None
+    """Called when a place has got another host, before anybody knows."""
     kicks: dict[str, int] = field(default_factory=dict)
     """The log: users with the time of their last kick."""
 
