@@ -157,11 +157,11 @@ _ANSWERS: Final[dict[str, Callable[[main.Server], dict[str, int]]]] = {
 _plain: Final[Callable[..., Awaitable[None]]] = main.serve
 
 
-async def _observed(*args: Any, task_status: trio.TaskStatus[main.Server]) -> None:
+async def _observed(*args: Any, task_status: trio.TaskStatus[main.Server], **options: Any) -> None:
     """`main.serve`, and the task that answers."""
 
     async def serve(*, task_status: trio.TaskStatus[main.Server]) -> None:
-        await _plain(*args, task_status=task_status)
+        await _plain(*args, task_status=task_status, **options)
 
     async with trio.open_nursery() as observing:
         async with trio.open_nursery() as serving:
