@@ -95,6 +95,10 @@ class RemoteSink(Sink):
         """The socket has closed, in that way."""
         self._lost_frames, self._left, self._vanished_at = lost_frames, left, vanished_at
 
+    def unsure(self) -> None:
+        """Its node is silent: what was written may not have reached the client."""
+        self._lost_frames = True
+
     async def responds(self) -> bool:
         return await self.gateway.hosted.responds(self)
 
@@ -133,6 +137,14 @@ class RemoteSession:
         raise NotImplementedError("instances ask sessions nothing")
 
 
+@dataclass(eq=False, slots=True)
+class Entering:
+    """A socket that is entering; `answer` None, once it is `over`: it was refused."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    answer: wire.Entered | None = None
+
+
 @dataclass(eq=False)
 class Gateway:
     """A gateway with players of an instance, or with observers of it.
@@ -148,6 +160,8 @@ class Gateway:
     joiner: wire.Joiner = field(default_factory=wire.Joiner)
     handed_on: int = 0
     """The number of its last message that was handed to the instance, with all its parts."""
+    entering: dict[int, Entering] = field(default_factory=dict)
+    """By the socket's number: the gateway repeats a call that takes long."""
     progress: trio.Event = field(default_factory=trio.Event)
     """Set when something was handed to the instance."""
     fetching: bool = False

@@ -17,6 +17,7 @@ import trio
 from actors.cluster import wire
 from actors.cluster.fan_buffers import WaitingCall
 from actors.cluster.gateway_sockets import (
+    Entering,
     Gateway,
     RelayMember,
     RemoteSession,
@@ -119,12 +120,25 @@ class HostedInstance(HostedGateways):
         await self._caught_up(gateway, argument.after)
         if not self._answers():
             return wire.Entered(elsewhere=True)
+        first = gateway.entering.get(argument.connection)
+        if first is not None:
+            await first.over.wait()
+            return first.answer or wire.Entered(elsewhere=True)  # then it asks again
+        entering = gateway.entering[argument.connection] = Entering()
+        try:
+            entering.answer = await self._enter(gateway, argument)
+        finally:
+            entering.over.set()
+            del gateway.entering[argument.connection]
+        return entering.answer
+
+    async def _enter(self, gateway: Gateway, argument: wire.Enter) -> wire.Entered:
         sink = gateway.sinks.get(argument.connection)
         new = sink is None
         if sink is None:
             sink = gateway.sinks[argument.connection] = RemoteSink(gateway, argument.connection)
         sink.session = argument.visitor.session
-        session = RemoteSession(self, node, argument.visitor.session)
+        session = RemoteSession(self, gateway.node, argument.visitor.session)
         request = AddMember(argument.visitor, sink, session, argument.state)
         try:
             player, waiting = await self._ask(gateway, request)

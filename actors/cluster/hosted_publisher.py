@@ -272,6 +272,7 @@ class HostedPublisher:
         try:
             return await self._calls.call(sink.gateway.node, "responds", argument, bool, PING_S)
         except NodeUnreachable as error:
+            sink.unsure()
             return not error.absent  # if nobody is there, its sockets are gone
         except ReiletaError:
             return True

@@ -37,6 +37,8 @@ DRAIN_AGAIN_S: Final = 0.5
 """Seconds until a drained node tries again to hand over what is left; doubled each time, up to
 `DRAIN_AGAIN_MAX_S`, until another node is seen."""
 DRAIN_AGAIN_MAX_S: Final = 10.0
+DRAIN_SEEN_S: Final = 3.0
+"""Seconds that an operator's answer waits for another node to be seen, if something is left."""
 HOST: Final = "host"
 """The call that asks a node to host an instance."""
 DRAIN: Final = "drain"
@@ -123,6 +125,8 @@ class Hosting:
         self.hand_over: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._handing_over = trio.Lock()
         self._stirred = trio.Event()
+        self._gone = trio.Event()
+        """Set when an instance was handed over."""
         calls.serve(HOST, HostCall, self._host)
         calls.serve(DRAIN, DrainCall, self._drain)
         member.listeners.insert(0, self)
@@ -278,6 +282,11 @@ class Hosting:
     async def _drain(self, call: DrainCall, caller: str) -> DrainAnswer:
         """An operator drains this node."""
         await self.drain(on=call.on)
+        if call.on:
+            # Another node may have been started a moment ago, and not be seen here yet.
+            with trio.move_on_after(DRAIN_SEEN_S):
+                while self._held:
+                    await self._gone.wait()
         return DrainAnswer(len(self._held))
 
     async def drain(self, *, on: bool = True) -> None:
@@ -343,6 +352,8 @@ class Hosting:
             del self._held[instance_id]
         holding.lost = True
         self.counts["given_back"] += 1
+        self._gone.set()
+        self._gone = trio.Event()
         self.dropped([instance_id])
 
     def fenced(self, holding: Holding) -> None:

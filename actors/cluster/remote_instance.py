@@ -189,8 +189,12 @@ class RemoteInstance(RemotePlace):
             seat = self._seats[session] = SessionSeat(message.visitor, message.session)
         seat.visitor, seat.session = message.visitor, message.session
 
+        again = connection.welcomed
+
         def argument() -> wire.Enter:
             self._send_box_if_known()
+            # The host may have let it in, although its answer to the call was lost.
+            answered = connection.welcomed and not again
             return wire.Enter(
                 self.id,
                 self.place.epoch,
@@ -198,7 +202,7 @@ class RemoteInstance(RemotePlace):
                 self._outgoing.last,
                 connection.number,
                 message.visitor,
-                message.state,
+                None if answered else message.state,
             )
 
         try:

@@ -273,9 +273,12 @@ class RemotePlace(RemoteLink):
                 self._end_handed_over(taken)
             else:
                 self._end_link()
+            welcomed = [one for one in self._sockets.by_number.values() if one.welcomed]
             self._follow(place)
             self._incoming = Incoming(1)
             if complete:
+                for connection in welcomed:
+                    connection.welcomed = True
                 self._resume()
             self._paused = self._cut = self._returning = self._must_restore = False
             others, self._roster = self.others(), {}

@@ -76,6 +76,8 @@ class Connection:
     observes: bool = False
     held: list[list[tuple[Batch | int, int, int]]] = field(default_factory=list)
     held_since: float = 0.0
+    welcomed: bool = False
+    """Whether the host has let it in, and has answered that to the client."""
 
 
 class RemoteSockets:
@@ -114,7 +116,7 @@ class RemoteSockets:
     def begin(self) -> None:
         """The host begins anew: nobody receives, and nothing waits."""
         for connection in self.by_number.values():
-            connection.receives = False
+            connection.receives = connection.welcomed = False
             connection.held.clear()
 
     def forget_parcels(self) -> None:
@@ -132,7 +134,7 @@ class RemoteSockets:
         the gateways; -1: it is not one of them."""
         for gateway, number in fan.came:
             if gateway == mine and (connection := self.by_number.get(number)) is not None:
-                connection.receives = True
+                connection.receives = connection.welcomed = True
         edits = {number: spans for gateway, number, spans in fan.edits if gateway == mine}
         if fan.buffers and (edits or fan.whole):
             self._write(fan, edits)

@@ -316,6 +316,7 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._write_to_sockets()  # before the requester closes the sockets
                 message.reply(None)
             case RestoreMembers():
+                self._apply(self._members.readmit(message))
                 self._apply(self._members.restore_remote(message))
             case Freeze():
                 message.reply(self._freeze())
@@ -562,7 +563,9 @@ class InstanceActor(Actor[InstanceMessage]):
 
     def _enter_beside(self, message: AddMember, silent: SilentSinks) -> None:
         """A session enters with a further socket; some of its others may be silent."""
-        self._enter(message, gap=bool(silent))
+        others = self._members.siblings(message)
+        # Of a socket at a node that is silent, nobody knows what has reached it.
+        self._enter(message, gap=bool(silent) or any(one.lost_frames for one in others))
 
     def _enter_instead(self, message: AddMember, silent: SilentSinks) -> None:
         """A session enters in place of those of its user whose sockets are silent."""

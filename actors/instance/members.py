@@ -159,6 +159,20 @@ class Members:
         self._parts.recovery.seated.pop(member.player.session, None)
         member.seat_lost(self._parts.id)
 
+    def readmit(self, message: RestoreMembers) -> list[InstanceEvent]:
+        """Gives those who were inside at an earlier host their seats back. The events are for the
+        others: apply them before `restore_remote`, whose snapshots name these players."""
+        rules, now = self._parts.rules, self._parts.now()
+        seated, out = self._parts.recovery.seated, list[InstanceEvent]()
+        for given in message.members if message.returning else ():
+            session = given.player.session
+            if session not in seated and rules.may_return(given.visitor, now):
+                # Its sockets take their places in `restore_remote`.
+                seated[session] = replace(given, sinks={})
+                rules.restore(given.visitor, given.player, now)
+                out.append(Joined(given.player, rules.role_of(given.player.user)))
+        return out
+
     def restore_remote(self, message: RestoreMembers) -> list[InstanceEvent]:
         """Sends a snapshot to sockets at another node that have missed messages, and answers the
         request."""
@@ -166,10 +180,6 @@ class Members:
         seated, out, lost = self._parts.recovery.seated, list[InstanceEvent](), []
         for given in message.members:
             member = seated.get(given.player.session)
-            if member is None and message.returning and rules.may_return(given.visitor, now):
-                member = seated[given.player.session] = given
-                rules.restore(given.visitor, given.player, now)
-                out.append(Joined(given.player, rules.role_of(given.player.user)))
             if member is None or member.player.id != given.player.id:
                 lost.append((given.player.session, given.player.id))
                 continue

@@ -576,3 +576,44 @@ async def test_one_session_in_its_grace_at_two_gateways_is_one_player(
     assert [each["player"] for each in left] == ([] if back else [player])
     players = await one.harness.node.instance_service.players(ROOM)
     assert len(players) == (2 if back else 1)
+
+
+async def test_players_who_return_late_are_not_told_of_those_in_their_snapshot(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    two = await cluster["b"].harness.joined(2)
+    late = [await cluster["c"].harness.joined(number) for number in (3, 4)]
+    two.sink.take()
+    cluster.prefer = "b"
+    cluster["c"].bus.cut()
+    cluster.kill("a")
+    await trio.sleep(15)  # their grace is over
+    for client in (two, *late):
+        client.sink.take()
+    cluster["c"].bus.mend()
+    cluster["c"].relay.reconnected()
+    await trio.sleep(3)
+    assert sorted(commands_of(two)) == ["instance-joined"] * 2
+    for client in late:
+        (restored,) = client.sink.take()
+        assert restored["command"] == "instance-restored"
+        assert len(restored["data"]["players"]) == 3
+
+
+async def test_a_client_that_leaves_a_silent_node_is_told_of_a_gap(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its node does not answer, and has not been given up yet."""
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    player = two.sink.seats[ROOM].player
+    await trio.sleep(0.1)
+    cluster.nats.loses = lambda bus, _: bus == "b"  # it is paused: it hears nothing
+    one.say(b'"meanwhile"')
+    await trio.sleep(0.1)
+    again = await cluster["c"].harness.connect(2)
+    assert await again.join() == player
+    await trio.sleep(0.1)
+    (joined,) = again.sink.take()  # once, although the host has waited for the silent node
+    assert joined["command"] == "instance-join"
+    assert joined["data"]["gap"]

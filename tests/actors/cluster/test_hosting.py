@@ -180,8 +180,9 @@ async def test_a_node_that_is_drained_takes_no_more(world: World) -> None:
 
 
 async def test_a_node_that_is_drained_hands_over_what_is_left_once_another_one_is_seen(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "DRAIN_SEEN_S", 0)
     room = await make(world.store, "room")
     where = await world.a.hosting.place(room.id)
     assert isinstance(where, Here)
@@ -203,6 +204,29 @@ async def test_a_node_that_is_drained_hands_over_what_is_left_once_another_one_i
     assert world.a.hosting.held() == []
     assert world.a.dropped == [room.id]
     assert world.a.hosting.counts["given_back"] == 1
+
+
+async def test_an_operator_is_answered_once_another_node_was_seen(
+    world: World, nursery: trio.Nursery
+) -> None:
+    room = await make(world.store, "room")
+    where = await world.a.hosting.place(room.id)
+    assert isinstance(where, Here)
+
+    async def hand_over() -> None:
+        if "c_b" in world.nodes:
+            world.a.hosting.moved(where.holding)
+
+    world.a.hosting.hand_over = hand_over
+    unseen = world.nodes.pop("c_b")
+
+    async def seen() -> None:
+        await wait_all_tasks_blocked()
+        world.nodes["c_b"] = unseen
+        world.a.hosting.node_seen("c_b")
+
+    nursery.start_soon(seen)
+    assert await world.a.calls.handlers["drain"](DrainCall(), "operator") == DrainAnswer(0)
 
 
 async def test_a_node_that_is_drained_tries_again_and_again_to_hand_over_what_is_left(

@@ -695,9 +695,11 @@ async def cuts(
 
 
 async def rolling(ground: Ground, times: int, seed: int) -> Result:
-    """All nodes are restarted one after another, under load: everybody stays the same player."""
+    """All nodes are restarted one after another, under load: everybody stays the same player, and
+    nobody's instance begins anew."""
     result = Result()
     await town(ground, rooms=3, people=6)
+    began = trio.current_time()
     players = {one.name: one.player for one in ground.visitors}
     for number in range(times):
         node = ground.nodes[number % len(ground.nodes)]
@@ -707,6 +709,7 @@ async def rolling(ground: Ground, times: int, seed: int) -> Result:
         await node.start()
         await ground.until_inside()
     _expect_same(result, ground.visitors, players)
+    result.expect(not restored_since(ground, began), "an instance began anew in a hand-over")
     result.wrong += await ground.judge()
     return result
 
