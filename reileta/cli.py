@@ -1,4 +1,4 @@
-"""The command line: `reileta serve`, `trace`, `replay`; groups `admin`, `bots`, `key`, `servers`.
+"""The command line: `reileta serve`, `top`, `trace`, `replay`, and groups of commands.
 
 Wrong usage prints one line on standard error and exits with status 2. A start that fails for a
 reason the operator can fix prints one line and exits with status 1. Commands import what they need
@@ -23,6 +23,7 @@ from reileta.cli_help import GroupedCommand, examples
 from reileta.cli_key import key
 from reileta.cli_servers import servers
 from reileta.cli_tools import Failed, attempt, commands, print_lines
+from reileta.cli_top import top
 from reileta.init_process import run_under_init
 
 _RUN: Final = "Run a server"
@@ -103,6 +104,18 @@ app.add_typer(key, name="key", rich_help_panel=_SERVERS)
 app.add_typer(servers, name="servers", rich_help_panel=_SERVERS)
 app.add_typer(node, name="node", rich_help_panel=_CLUSTER)
 app.add_typer(cluster, name="cluster", rich_help_panel=_CLUSTER)
+
+
+app.command(
+    "top",
+    cls=GroupedCommand,
+    rich_help_panel=_LOOK,
+    epilog=examples(
+        "reileta top",
+        "reileta top https://play.example.org --username ann --sort messages_per_s",
+        "REILETA_TOKEN=ua_… reileta top --token --once",
+    ),
+)(top)
 
 
 @app.command(
