@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from functools import partial
 
+import pytest
 import trio
 
 from reileta.store.cluster_leases import ClusterLeases
@@ -189,6 +191,61 @@ async def test_servers_with_and_without_a_cluster_never_share_a_database(ground:
             line = await refused(*ground.options("a"))
             assert "uses the database alone" in line
         await database.close()
+
+
+FAST = """
+import pathlib
+import time
+pathlib.Path(__file__).with_name("fast").touch()
+real, real_ns = time.time, time.time_ns
+time.time = lambda: real() + 300
+time.time_ns = lambda: real_ns() + 300 * 10**9
+"""
+"""A clock that is five minutes fast."""
+
+
+async def test_a_node_of_a_newer_version_with_a_fast_clock_takes_nothing_from_others(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It joins those of before; a version that they can't run beside is refused."""
+    holder, rival = await ground.bots(2)
+    away = ("--away-s", "0.5")
+    newer = (
+        "INSERT INTO schema_migrations (version, name, applied_at, compatible_from) "
+        "VALUES ($1, 'newer', 0, $2)"
+    )
+    async with asyncio_loop() as loop, ground.node("a", *away) as a:
+        database = Database(loop, ground.database_url, connections=2)
+        await database.execute(newer, 9998, 1)
+        (ground.folder / "sitecustomize.py").write_text(FAST)
+        monkeypatch.setenv("PYTHONPATH", str(ground.folder))
+        options = (*ground.options("b"), *away)
+        async with serving(*options, fresh=True) as b, connected(a, holder), b.ask() as there:
+            shown = await there.get("/api/time")
+            assert (ground.folder / "fast").exists()
+            assert abs(shown.json()["data"] / 1000 - time.time()) < 100  # PostgreSQL's clock
+            async with a.ask() as here:
+                token = {"Authorization": f"Bearer {holder.token}"}
+                made = await here.post("/resource/document", json={"title": "x"}, headers=token)
+                path = f"/resource/document/{made.json()['resource']['id']}"
+                assert (await here.post(f"{path}/acquire", headers=token)).status_code == 200
+                other = (await here.get("/api/users/@me", headers=bearer(rival))).json()["data"]
+                shared = await here.post(f"{path}/share", json={"user": other["id"]}, headers=token)
+                assert shared.status_code == 200, shared.text
+            for _ in range(5):  # B tends all leases meanwhile
+                refused = await there.post(f"{path}/acquire", headers=bearer(rival))
+                assert refused.json()["error"]["code"] == 113, refused.text
+                await trio.sleep(0.4)
+        await database.execute(newer, 9999, 9999)
+        with pytest.RaisesGroup(AssertionError, flatten_subgroups=True, allow_unwrapped=True) as no:
+            async with ground.node("c"):
+                pass
+        assert "newer" in repr(no.value)
+        await database.close()
+
+
+def bearer(account: Bot) -> dict[str, str]:
+    return {"Authorization": f"Bearer {account.token}"}
 
 
 async def test_a_node_with_another_key_is_refused(ground: Ground) -> None:

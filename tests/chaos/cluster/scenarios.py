@@ -875,9 +875,35 @@ async def guesses(ground: Ground, times: int, seed: int) -> Result:
     return result
 
 
+@dataclass
+class _Orders:
+    """Gives one order after another through a node; each again until it is known how it went."""
+
+    node: Node
+    token: str
+    instance: str
+    user: str
+    over: bool = False
+    given: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    async def run(self) -> None:
+        async with self.node.ask(self.token) as client:
+            while not self.over:
+                reason = f"warning {len(self.given)}"
+                order = {"user": self.user, "type": "warn", "reason": reason}
+                path = f"/api/instances/{self.instance}/moderate"
+                while (answer := await client.post(path, json=order)).status_code == 503:
+                    await trio.sleep(0.05)
+                if answer.status_code != 200:
+                    self.wrong.append(f"an order was answered {answer.text}")
+                self.given.append(reason)
+                await trio.sleep(0.05)
+
+
 async def mutes_survive(ground: Ground, times: int, seed: int) -> Result:
     """Whoever was muted stays mute when the instance's host dies; a ban holds from the first
-    moment, at every node."""
+    moment, at every node. Orders that are given meanwhile stand in the log once."""
     result = Result()
     instance = await ground.instance()
     for number in range(3):
@@ -893,9 +919,25 @@ async def mutes_survive(ground: Ground, times: int, seed: int) -> Result:
             await data(client.post(f"/api/instances/{instance}/moderate", json=order))
     await eventually(lambda: not banned.inside)
     node = await ground.until_hosted(instance)
-    died = now()
-    await node.kill()
-    await _again([one for one in ground.visitors if one is not banned], died)
+    through = next(one for one in ground.nodes if one is not node)
+    warned = users[ground.visitors[2].player]
+    async with trio.open_nursery() as nursery:
+        orders = _Orders(through, ground.owner, instance, warned)
+        nursery.start_soon(orders.run)
+        await eventually(lambda: len(orders.given) > 2)
+        died = now()
+        await node.kill()
+        await _again([one for one in ground.visitors if one is not banned], died)
+        many = len(orders.given)
+        await eventually(lambda: len(orders.given) > many + 2)
+        orders.over = True
+    result.wrong += orders.wrong
+    async with through.ask(ground.owner) as client:
+        log = await data(client.get(f"/api/instances/{instance}/moderations?limit=100"))
+    reasons = [one.get("reason") for one in log["items"] if one["type"] == "warn"]
+    newest = orders.given[-80:]
+    missing = [one for one in newest if reasons.count(one) != 1]
+    result.expect(not missing, f"not once in the log: {missing} of {reasons}")
     before = ground.crowd.codes[49]
     await eventually(lambda: ground.crowd.codes[49] > before)
     result.expect(not banned.inside, "a banned player came back")
