@@ -3,8 +3,8 @@
 `reileta admin grant`, other servers on the same database and its operator write to the database
 only. Every `POLL_S` a node asks it for their changes, and does what it does for changes of its own:
 it forgets cached credentials, notifies sessions of changed users, closes the sockets of sessions
-and tokens that ended, and applies rules about other servers. It also logs what commands did. If the
-database is down, it asks again later and gets the changes then.
+and tokens that ended, and applies rules about other servers and clients. It also logs what commands
+did. If the database is down, it asks again later and gets the changes then.
 
 It polls the database instead of listening to it, because a listener misses notifications while its
 connection is down, and connection poolers do not pass them on.
@@ -80,6 +80,8 @@ class ChangeApplier:
             changed |= await self._check_all()
         if changed.server_rules or changed.gap:
             await self._node.servers.apply()
+        if changed.client_rules or changed.gap:
+            await self._node.clients.apply()
         users = await self._store.users.many(changed.users | {one.id for one in owners})
         for user_id in changed.users & users.keys():
             self._node.updates.changed_unless_told(users[user_id])

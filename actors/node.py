@@ -21,6 +21,7 @@ from typing import Final
 
 import trio
 
+from actors.clients import ModeratedClients
 from actors.cluster.cluster import Cluster
 from actors.cluster.facts import ClusterMember
 from actors.cluster.orders import Orders
@@ -119,6 +120,7 @@ class Node:
         background: the loops of this process, supervised.
         activity: logs what users and admins do.
         trust: challenges, keys and tokens between this server and others.
+        clients: refuses clients, by the rules about them.
         servers: decides about other servers; a block acts there.
         peers: asks other servers.
         guests: users of other servers who are here.
@@ -191,6 +193,7 @@ class Node:
             key=lambda: self.key,
             publish=self._peer_changed,
         )
+        self.clients = ModeratedClients(store.client_rules, clock, self.activity, metrics)
         self.servers, self.peers = self.trust.servers, self.trust.peers
         policy = GuestPolicy(settings, self.servers)
         knowledge = Knowledge(store, self.peers)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -44,6 +45,7 @@ from api.http.registry.administration import administration_routes
 from api.http.registry.assets import asset_routes
 from api.http.registry.auth import auth_routes
 from api.http.registry.challenges import challenge_routes
+from api.http.registry.client_rules import client_rule_routes
 from api.http.registry.console import console_routes
 from api.http.registry.follows import follow_routes
 from api.http.registry.homes import home_routes
@@ -67,7 +69,14 @@ from api.proxy.proxy import GatewayProxy
 from api.rate_limits import HttpRateLimits, network
 from api.reached import gateway_of, trace_of
 from api.web.pages import Pages, pages_blueprint
-from reileta.errors import ReiletaError, TooManyRequests
+from reileta.errors import (
+    CredentialInvalid,
+    CredentialMalformed,
+    GuestNotAllowed,
+    ReiletaError,
+    ServerBlocked,
+    TooManyRequests,
+)
 from reileta.observability.log_events import REQUEST_SERVED, REQUEST_SLOW, UPGRADE_REFUSED
 from reileta.roles import ROLES, Role
 from reileta.security.passwords import Passwords
@@ -172,6 +181,7 @@ class ReiletaApp(QuartTrio):
             servers=node.servers,
             guests=node.store.guests,
             admission=node.guests.policy,
+            clients=node.clients,
         )
         self.limits = HttpRateLimits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
@@ -343,9 +353,13 @@ class ReiletaApp(QuartTrio):
             self.node.server.secure = True
 
     def _admit(self, carrier: BaseRequestWebsocket) -> None:
-        """Counts a request of its address, unless the gateway has done so."""
+        """Counts a request of its address, unless the gateway has done so, and refuses clients whom
+        a rule excludes."""
         if not is_session_api(carrier) and not gateway_of(carrier):
             self.limits.address(address_of(carrier))
+        clients = self.node.clients
+        if clients.active:
+            clients.ensure_allowed(address_of(carrier), carrier.headers.get("User-Agent", ""))
 
     async def _pass_on(self, request: Request, proxy: GatewayProxy) -> Answer:
         """Has a registry answer a request. The registry adds the headers that all answers have."""
@@ -354,6 +368,8 @@ class ReiletaApp(QuartTrio):
         async def passed_on() -> Answer:
             self._admit(request)
             self._note_scheme(request)
+            if self.node.clients.about_accounts:
+                await self._ensure_account(request)
             return await proxy.answer(request, span.trace_id)
 
         with bind(self._sampler.begin()) as span:
@@ -362,6 +378,14 @@ class ReiletaApp(QuartTrio):
                 _complete(answer, span)
             self._count(request, answer.status, span, started, route=PASSED_ON)
         return answer
+
+    async def _ensure_account(self, request: Request) -> None:
+        """Raises ClientBlocked if a rule refuses the account of the request. Other faults of the
+        credential are the registry's to answer."""
+        with suppress(CredentialInvalid, CredentialMalformed, GuestNotAllowed, ServerBlocked):
+            credential = self.auth.credential_from(request)
+            if credential is not None and not credential.of_server:
+                await self.auth.authenticate(credential)
 
     async def _before(self) -> Response | None:
         self._note_scheme(request)
@@ -480,6 +504,7 @@ def create_app(
         _Subject(service_routes(deps), _ETA),
         _Subject(challenge_routes(deps), _REIL),
         _Subject(peer_server_routes(deps), _REIL),
+        _Subject(client_rule_routes(deps), _REIL),
         _Subject(integrity_routes(deps), _REIL),
         _Subject(instance_routes(deps), _ETA),
         _Subject(queue_routes(deps), _ETA),

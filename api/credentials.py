@@ -222,6 +222,14 @@ class GuestAdmission(Protocol):
         ...
 
 
+class AccountRules(Protocol):
+    """The rules about accounts (`actors.clients.ModeratedClients`)."""
+
+    def ensure_account(self, user: str, /) -> None:
+        """Raises ClientBlocked."""
+        ...
+
+
 class ServerTokens(Protocol):
     """Authentication of other servers."""
 
@@ -261,10 +269,12 @@ class Auth:
         servers: ServerTokens | None = None,
         guests: GuestTokens | None = None,
         admission: GuestAdmission | None = None,
+        clients: AccountRules | None = None,
     ) -> None:
         self._servers = servers
         self._guests = guests
         self._admission = admission
+        self._clients = clients
         self.cookie = cookie
         """The name of the cookie that holds an access key."""
         self._address = address
@@ -292,7 +302,8 @@ class Auth:
         """The principal of a user's access key, or of a guest's token.
 
         Raises CredentialInvalid if it is unknown, expired or revoked, if its session has ended or
-        its user is suspended, and for tokens of servers. For a guest, raises GuestNotAllowed and
+        its user is suspended, and for tokens of servers. Raises ClientBlocked if a rule refuses the
+        account. For a guest, raises GuestNotAllowed and
         ServerBlocked if users of its server may not be here.
         """
         if not token.startswith((_USER_TOKEN, _GUEST_TOKEN)):
@@ -330,6 +341,7 @@ class Auth:
         for earlier in self._keys.get(record.id, set()) - {access_hash}:
             self._drop(earlier)  # the first use of a key revokes the earlier ones
         self._remember(access_hash, principal, record.access_expires, epoch, steady)
+        self._ensure_admitted(principal)
         return principal
 
     def _remember(
@@ -360,7 +372,9 @@ class Auth:
 
     def _ensure_admitted(self, principal: Principal) -> None:
         """Raises ServerBlocked or GuestNotAllowed for a guest whose server's users may not be
-        here."""
+        here, and ClientBlocked for an account that a rule refuses."""
+        if self._clients is not None:
+            self._clients.ensure_account(principal.user.id)
         if principal.guest and self._admission is not None:
             self._admission.ensure_admitted(At.parse(principal.user.id).server or "")
 

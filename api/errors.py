@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import WebsocketMismatch
 
 from reileta.errors import (
+    ClientBlocked,
     Conflict,
     CredentialInvalid,
     CredentialMalformed,
@@ -75,6 +76,7 @@ CLOSE_CODES: Final[dict[type[ReiletaError], CloseCode]] = {
     TooManyRequests: CloseCode.POLICY_VIOLATION,
     PayloadTooLarge: CloseCode.MESSAGE_TOO_BIG,
     Overloaded: CloseCode.TRY_AGAIN_LATER,
+    ClientBlocked: CloseCode.CLIENT_BLOCKED,
     InternalError: CloseCode.INTERNAL_ERROR,
 }
 

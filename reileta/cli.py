@@ -18,6 +18,7 @@ import typer
 from reileta import __version__, cli_options, startup
 from reileta.cli_admin import admin
 from reileta.cli_bots import bots
+from reileta.cli_clients import clients
 from reileta.cli_cluster import cluster, node
 from reileta.cli_help import GroupedCommand, examples
 from reileta.cli_key import key
@@ -101,6 +102,7 @@ def serve(**given: str | None) -> int:
 app.add_typer(admin, name="admin", rich_help_panel=_ACCOUNTS)
 app.add_typer(bots, name="bots", rich_help_panel=_ACCOUNTS)
 app.add_typer(key, name="key", rich_help_panel=_SERVERS)
+app.add_typer(clients, name="clients", rich_help_panel=_SERVERS)
 app.add_typer(servers, name="servers", rich_help_panel=_SERVERS)
 app.add_typer(node, name="node", rich_help_panel=_CLUSTER)
 app.add_typer(cluster, name="cluster", rich_help_panel=_CLUSTER)

@@ -12,7 +12,7 @@
     ├── Forbidden               PermissionDenied 4, UserCannotUpdate 12, UserCannotFetch 18,
     │                           UserCannotDelete 19, NotInInstance 39, NotAllowed 49,
     │                           ChallengeRefused 110, Banned 123, AccountSuspended 133,
-    │                           ServerBlocked 135, GuestNotAllowed 129
+    │                           ServerBlocked 135, GuestNotAllowed 129, ClientBlocked 137
     ├── NotFound                RequestNotFound 2, ServerNotFound 5, UserNotFound 17,
     │                           SessionNotFound 20, WorldNotFound 25, AssetNotFound 27,
     │                           IntegrityNotFound 35, InstanceNotFound 36, HomeNotFound 43,
@@ -342,6 +342,12 @@ class ServerBlocked(Forbidden):
     """A rule of this server, or its settings, exclude the other server."""
 
     code, message = 135, "Server blocked"
+
+
+class ClientBlocked(Forbidden):
+    """A rule of this server refuses the client's network, its `User-Agent` or its account."""
+
+    code, message = 137, "Client blocked"
 
 
 class GuestNotAllowed(Forbidden):

@@ -337,6 +337,8 @@ async def _serve_on(
             limits = app.limits
             await node.servers.apply()
             await node.notices.load()
+            node.clients.listeners.append(gateway.apply_client_rules)
+            await node.clients.apply()
             if node.cluster is not None:
                 leave = partial(_send_away_if_isolated, node.cluster.member, gateway)
                 node.cluster.member.listeners.append(OnFall(leave))

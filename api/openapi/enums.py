@@ -23,6 +23,7 @@ from reileta.protocol.views.instance import LogType
 from reileta.protocol.views.registry import Status
 from reileta.protocol.views.server import Health
 from reileta.records import AuditResult, AuditVia, NoticeLevel, PeerState
+from reileta.rules.client_rules import ClientRuleKind
 from reileta.rules.federation.server_rules import RuleKind
 from reileta.rules.instance.candidates import State
 from reileta.rules.instance.events import CandidateReason, LeaveReason
@@ -71,6 +72,7 @@ ENUMS: Final[dict[str, Json]] = {
     "ServerRuleKind": _texts(
         get_args(RuleKind), "What a rule about other servers does, or what holds for one of them."
     ),
+    "ClientRuleKind": _texts(get_args(ClientRuleKind), "What a rule about clients is about."),
     "ChallengeDirection": _texts(
         get_args(ChallengeDirection), "Whether this server began a challenge, or refused it."
     ),

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 import trio
 import trio.lowlevel
 from quart import Blueprint, websocket
+from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.datastructures import Headers
 
 from actors.node import Node
 from actors.runtime.failures import CapturedFailure
 from actors.runtime.trace import Sampler
 from api.credentials import Auth
-from api.http.endpoint import DEPRECATION
+from api.http.endpoint import DEPRECATION, address_of
 from api.ws.accept import accept
 from api.ws.connection_log import ConnectionLog, debugging
 from api.ws.message_rate import UserRates
@@ -30,9 +32,10 @@ from api.ws.registry.channel import REGISTRY_CHANNEL
 from api.ws.registry.commands import COMMANDS
 from api.ws.registry.connection import RegistryConnection
 from api.ws.transport.base import HELD, Transport, TransportClosed
-from reileta.errors import Detail, Overloaded, Redirected
+from reileta.errors import ClientBlocked, Detail, Overloaded, Redirected
 from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.protocol.close_codes import CloseCode
+from reileta.rules.client_rules import AGENT_LENGTH
 from reileta.rules.identity import Principal
 
 WATCH_S: Final = 1.0
@@ -44,11 +47,33 @@ RETURN_SPREAD_S: Final = 10
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a socket comes from, for the rules about clients."""
+
+    address: str
+    agent: str
+
+    @classmethod
+    def of(cls, carrier: BaseRequestWebsocket) -> Client:
+        """The client of an upgrade."""
+        agent = carrier.headers.get("User-Agent", "")
+        return cls(address_of(carrier), agent[:AGENT_LENGTH])
+
+
+NO_CLIENT: Final = Client("", "")
+
+
 class ClientConnection(Protocol):
     """The server's side of one socket: a `RegistryConnection` or a `SessionConnection`."""
 
     @property
     def transport(self) -> Transport: ...
+    @property
+    def user(self) -> str | None:
+        """The id of the user for whom it acts; None without one."""
+        ...
+
     @property
     def lacks_credential(self) -> bool:
         """Whether the deadline for a credential applies to it."""
@@ -81,14 +106,16 @@ class Gateway:
         self.sampler = Sampler(node.settings.trace_sample)
         node.traces.add(self.sampler)
         self.rates = UserRates(node.settings)
-        self._connections: set[ClientConnection] = set()
+        self._connections: dict[ClientConnection, Client] = {}
         self._numbers = itertools.count(1)
         self._debug = debugging()
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    async def serve(self, transport: Transport, principal: Principal | None) -> None:
+    async def serve(
+        self, transport: Transport, principal: Principal | None, client: Client = NO_CLIENT
+    ) -> None:
         """Serves one socket of `/api/ws` until it ends. `principal` is None when no credential came
         with it."""
         connection = RegistryConnection(
@@ -100,18 +127,21 @@ class Gateway:
             self.rates,
             COMMANDS,
         )
-        await self.serve_connection(connection, principal)
+        await self.serve_connection(connection, principal, client)
 
     def new_log(self, names: frozenset[str]) -> ConnectionLog:
         """The log of a new socket; `names` are the names of commands that it may hold."""
         return ConnectionLog(next(self._numbers), names, self.node.activity, debug=self._debug)
 
     async def serve_connection(
-        self, connection: ClientConnection, principal: Principal | None
+        self,
+        connection: ClientConnection,
+        principal: Principal | None,
+        client: Client = NO_CLIENT,
     ) -> None:
         """Serves one socket until it ends."""
         transport, metrics = connection.transport, self.node.metrics
-        self._connections.add(connection)
+        self._connections[connection] = client
         metrics.connections += 1
         metrics.connections_total += 1
         connection.opened()
@@ -119,6 +149,8 @@ class Gateway:
             with transport.scope:
                 if self.node.turns_away:
                     transport.close(CloseCode.GOING_AWAY, come_back_reason())
+                elif self._is_refused(connection, client):  # since it was accepted
+                    self._refuse(connection)
                 elif transport.over_limit:
                     transport.close(CloseCode.TRY_AGAIN_LATER, "too many connections")
                 elif principal is not None:
@@ -127,12 +159,29 @@ class Gateway:
         finally:
             # A signal: when the socket goes the handler is cancelled, and could not await.
             connection.closed()
-            self._connections.discard(connection)
+            self._connections.pop(connection, None)
             metrics.connections -= 1
             try:
                 await transport.finish()
             finally:
                 transport.listen(None)  # the listener refers to the transport, too
+
+    def apply_client_rules(self) -> None:
+        """Closes the sockets of clients that a rule refuses now."""
+        if self.node.clients.active:
+            for connection, client in tuple(self._connections.items()):
+                if self._is_refused(connection, client):
+                    self._refuse(connection)
+
+    def _is_refused(self, connection: ClientConnection, client: Client) -> bool:
+        clients = self.node.clients
+        return (
+            clients.active
+            and clients.rule_for(client.address, client.agent, connection.user) is not None
+        )
+
+    def _refuse(self, connection: ClientConnection) -> None:
+        connection.transport.close(CloseCode.CLIENT_BLOCKED, ClientBlocked.message)
 
     async def _read(self, connection: ClientConnection, transport: Transport) -> None:
         transport.listen(connection)
@@ -225,8 +274,9 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
         if principal is not None:
             gateway.rates.ensure_room(principal.user.id)
         deprecated = credential is not None and credential.deprecated
+        client = Client.of(websocket._get_current_object())  # type: ignore[attr-defined]
         await accept(
-            lambda transport: gateway.serve(transport, principal),
+            lambda transport: gateway.serve(transport, principal, client),
             Headers({"Deprecation": DEPRECATION} if deprecated else {}),
             REGISTRY_CHANNEL.subprotocol,
         )

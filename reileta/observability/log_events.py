@@ -21,6 +21,10 @@ REGISTRY_CHANGED: Final = "registry.changed"
 REGISTRY_FAILED: Final = "registry.failed"
 """A registry gave no answer to a request that was passed on."""
 
+# Clients
+CLIENT_RULE_CHANGED: Final = "client.rule_changed"
+"""An admin set or deleted a rule about clients; the audit log has its pattern."""
+
 # Actors
 ACTOR_STARTED: Final = "actor.started"
 ACTOR_STOPPED: Final = "actor.stopped"

@@ -184,6 +184,7 @@ class Metrics:
             lambda: Histogram(SECONDS)
         )
         self.http_limited = 0
+        self.clients_refused = 0
         """Requests answered with 429."""
 
     def peer_answered(self, outcome: str, seconds: float) -> None:
@@ -239,6 +240,7 @@ class MetricsCollector(Collector):
         ("actor_restarts", "Actors started again after a crash"),
         ("actor_crashes", "Actors that crashed"),
         ("http_limited", "HTTP requests refused by a rate limit"),
+        ("clients_refused", "Requests and upgrades refused by a rule about clients"),
         ("guests_admitted", "Tokens issued to users of other servers"),
         ("guests_revoked", "Tokens of users of other servers that were revoked"),
         ("visits_begun", "Tokens that other servers issued to users of this one"),

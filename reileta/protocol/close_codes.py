@@ -21,6 +21,7 @@ class Reconnect(StrEnum):
     SEND_LESS = "reconnect, and send less"
     NOT_NEEDED = "don't reconnect: the newer socket is the one to use"
     READ_FASTER = "reconnect, and read faster"
+    NOT_ALLOWED = "don't reconnect: the next attempt is refused, too"
     FIX_CLIENT = "fix the client; the server closes the socket for the same cause again"
 
 
@@ -40,6 +41,10 @@ _PROTOCOL_ERROR = Meaning("The client broke the WebSocket protocol", Reconnect.F
 _MESSAGE_TOO_BIG = Meaning("A message was too large", Reconnect.FIX_CLIENT)
 _TRY_AGAIN_LATER = Meaning(
     "The server has too many connections, or could not serve the session", Reconnect.LATER
+)
+_CLIENT_BLOCKED = Meaning(
+    "A rule of the server refuses the client's network, its User-Agent or its account",
+    Reconnect.NOT_ALLOWED,
 )
 _TOO_SLOW = Meaning(
     "Too much data waited for the client, or it did not read", Reconnect.READ_FASTER
@@ -116,3 +121,4 @@ class CloseCode(IntEnum):
             Reconnect.NOT_NEEDED,
         ),
     )
+    CLIENT_BLOCKED = 4010, _CLIENT_BLOCKED, _CLIENT_BLOCKED

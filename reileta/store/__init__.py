@@ -17,6 +17,7 @@ from reileta.store.audit_log import AuditLog
 from reileta.store.blobs import Blobs
 from reileta.store.challenges import Challenges
 from reileta.store.change_feed import ChangeFeed
+from reileta.store.client_rules import ClientRules
 from reileta.store.database import Database, Loop, Queries, asyncio_loop
 from reileta.store.database_time import DatabaseTime, database_time
 from reileta.store.deeds import Deeds
@@ -79,6 +80,7 @@ class Store:
     audit: AuditLog
     servers: Servers
     """Other servers."""
+    client_rules: ClientRules
     challenges: Challenges
     guests: Guests
     lock: ServerLock
@@ -180,6 +182,7 @@ async def open_store(
             networks=Networks(database, clock),
             audit=AuditLog(database, clock),
             servers=Servers(database, clock),
+            client_rules=ClientRules(database, clock),
             challenges=Challenges(database, clock),
             guests=Guests(database, clock),
             lock=lock,

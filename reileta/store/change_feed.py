@@ -1,6 +1,6 @@
 """The change feed: changes by other processes that a server must act on.
 
-Triggers write a row for each change of a user, session, token, instance or rule about servers, with
+Triggers write a row for each change of a user, session, token, instance or rule, with
 the process that made it. A server reads the rows of others since its last call (`ChangeFeed.next`).
 A transaction that began earlier can commit later, so "since" is a database snapshot and not a
 number: a row can be in two results, but is returned once.
@@ -27,7 +27,8 @@ SWEEP_S: Final = 300.0
 @dataclass(frozen=True, slots=True)
 class Changed:
     """Ids of changed users, ended sessions and tokens, instances with a new owner, numbers of new
-    entries in the audit log, and patterns of changed rules about other servers.
+    entries in the audit log, patterns of changed rules about other servers, and kinds of changed
+    rules about clients.
 
     A deleted user is reported by its sessions. `gap`: changes may be missing, because the last call
     was too long ago.
@@ -39,6 +40,7 @@ class Changed:
     instances: frozenset[str] = frozenset()
     audits: frozenset[int] = frozenset()
     server_rules: frozenset[str] = frozenset()
+    client_rules: frozenset[str] = frozenset()
     gap: bool = False
 
     def __or__(self, other: Changed) -> Changed:
@@ -49,6 +51,7 @@ class Changed:
             self.instances | other.instances,
             self.audits | other.audits,
             self.server_rules | other.server_rules,
+            self.client_rules | other.client_rules,
             self.gap or other.gap,
         )
 
@@ -100,6 +103,7 @@ class ChangeFeed:
             instances=of("instance"),
             audits=frozenset(int(one) for one in of("audit")),
             server_rules=of("server_rule"),
+            client_rules=of("client_rule"),
             gap=gap,
         )
 

@@ -46,6 +46,7 @@ TABLES: Final = frozenset(
             "blobs",
             "challenges",
             "changes",
+            "client_rules",
             "follows",
             "guests",
         ),

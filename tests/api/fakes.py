@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
 
+from actors.clients import ModeratedClients
 from actors.console.console import Console
 from actors.federation.guests import GuestPolicy
 from actors.federation.trust import Trust
@@ -91,6 +92,7 @@ class FakeNode:
     draining: bool = False
     shared: None = None
     cluster: None = None
+    clients: ModeratedClients = field(init=False)
     unready: list[Callable[[], str | None]] = field(default_factory=list)
     background: BackgroundTasks = field(default_factory=BackgroundTasks)
     inside: dict[str, FakeOccupancy] = field(default_factory=dict)
@@ -112,6 +114,9 @@ class FakeNode:
         hub: Any = SimpleNamespace(signal=lambda message: self.announced.append(message))
         self.notices = Notices(self.store.identity, hub, self.clock, None)
         self.activity = ActivityLog(self.clock)
+        self.clients = ModeratedClients(
+            self.store.client_rules, self.clock, self.activity, self.metrics
+        )
         self.instance_service: Any = self
         self.resources = FakeResources(self.store)
         self.trust = Trust(

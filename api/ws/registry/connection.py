@@ -503,6 +503,11 @@ class RegistryConnection:
         self.transport.close(CloseCode.CREDENTIAL_GONE, "the credential is no longer valid")
 
     @property
+    def user(self) -> str | None:
+        """The id of the user for whom it acts; None before its credential."""
+        return None if self.principal is None else self.principal.user.id
+
+    @property
     def lacks_credential(self) -> bool:
         """Whether the client has not sent a valid credential. One that did may still wait for its
         session."""

@@ -87,6 +87,11 @@ class SessionConnection:
     # For the gateway ---------------------------------------------------------------------------
 
     @property
+    def user(self) -> str:
+        """The id of the user for whom it acts."""
+        return self._user
+
+    @property
     def lacks_credential(self) -> bool:
         """False: the upgrade is refused without a valid credential."""
         return False

@@ -14,7 +14,7 @@ from api.credentials import bearer_from
 from api.http.endpoint import DEPRECATION, Only, address_of, ensure_only
 from api.rate_limits import HttpRateLimits
 from api.ws.accept import accept
-from api.ws.gateway import Gateway, redirect_if_drained
+from api.ws.gateway import Client, Gateway, redirect_if_drained
 from api.ws.session.channel import KINDS, SESSION_CHANNEL
 from api.ws.session.connection import SessionConnection
 from api.ws.session.other_nodes import SocketsElsewhere
@@ -68,11 +68,12 @@ class SessionSockets:
         token = principal.token_hash
         place, replaced = await self._take_place(token, principal.session_id)
         accepted = False
+        client = Client.of(websocket._get_current_object())  # type: ignore[attr-defined]
 
         async def serve(transport: Transport) -> None:
             nonlocal accepted
             accepted = True
-            await self._serve(transport, principal, place, replaced)
+            await self._serve(transport, principal, place, replaced, client)
 
         try:
             self._gateway.rates.ensure_room(principal.user.id)
@@ -137,6 +138,7 @@ class SessionSockets:
         principal: Principal,
         place: _Place,
         replaced: SessionConnection | None,
+        client: Client,
     ) -> None:
         gateway = self._gateway
         place.connection = connection = SessionConnection(
@@ -149,7 +151,7 @@ class SessionSockets:
             replaced,
         )
         try:
-            await gateway.serve_connection(connection, principal)
+            await gateway.serve_connection(connection, principal, client)
         finally:
             self._free(principal.token_hash, place)
 

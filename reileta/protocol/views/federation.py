@@ -14,6 +14,7 @@ from reileta.records import (
     PeerState,
     ServerToken,
 )
+from reileta.rules.client_rules import ClientRule, ClientRuleKind
 from reileta.rules.federation.server_rules import Decision, Rule, RuleKind
 
 ChallengeDirection = Literal["sent", "refused"]
@@ -134,6 +135,20 @@ class ServerRuleView(Struct, kw_only=True):
     until: Annotated[Millis, Meta(description="When it ends")] | UnsetType = UNSET
 
 
+class ClientRuleView(Struct, kw_only=True):
+    """A rule about clients."""
+
+    kind: Annotated[ClientRuleKind, Meta(description="What the pattern is about")]
+    pattern: Annotated[
+        str,
+        Meta(description="A network, a `User-Agent` or a user's id", examples=["192.0.2.0/24"]),
+    ]
+    by: Annotated[str, Meta(description="An admin's id, or the account that ran a command")]
+    created_at: Millis
+    reason: Annotated[str, Meta(description="For admins", examples=["spam"])] | UnsetType = UNSET
+    until: Annotated[Millis, Meta(description="When it ends")] | UnsetType = UNSET
+
+
 def challenge_entry(challenge: Challenge) -> ChallengeEntryView:
     """A challenge of this server, for lists."""
     return ChallengeEntryView(
@@ -205,6 +220,17 @@ def rule_view(rule: Rule) -> ServerRuleView:
     return ServerRuleView(
         pattern=rule.pattern,
         kind=rule.kind,
+        by=rule.by,
+        created_at=rule.created_at,
+        reason=known(rule.reason),
+        until=known(rule.until),
+    )
+
+
+def client_rule_view(rule: ClientRule) -> ClientRuleView:
+    return ClientRuleView(
+        kind=rule.kind,
+        pattern=rule.pattern,
         by=rule.by,
         created_at=rule.created_at,
         reason=known(rule.reason),

@@ -112,7 +112,7 @@ async def test_an_update_writes_no_other_table_than_is_known(store: Store) -> No
     own = {"sessions_ending", "worlds_version", "resources_bytes"}  # of the same row
     # Into the change feed, of which nothing is ever remembered.
     feed = {"users_changed", "sessions_over", "tokens_killed", "instances_inherited"}
-    feed |= {"audit_log_written", "server_rules_changed"}
+    feed |= {"audit_log_written", "server_rules_changed", "client_rules_changed"}
     beside = {"sessions_ended", "sessions_end_visits", "tokens_end_visits"}
     assert {row["name"] for row in triggers} == own | feed | beside
 
