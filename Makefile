@@ -6,6 +6,7 @@
 #   make test      every test, on all cores  (ARGS="-k seats" chooses, JOBS=1 takes one core)
 #   make check     format, lint, types, imports, and the tests without a database
 #   make cluster   run three nodes that act as one server, to try it (SECONDS=60 ends it)
+#   make roles     run registry, gateway and a host of instances as processes of their own
 #   make chaos     run the long fault tests (MINUTES=15)
 #   make bench     run the benchmarks of this server and its peers
 #   make docs      build the documentation's site in build/docs/site
@@ -33,7 +34,7 @@ USE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 PROJECT := pyproject.toml reileta/__init__.py
 
-.PHONY: help serve web pages install test check cluster chaos bench docs format lock clean
+.PHONY: help serve web pages install test check cluster roles chaos bench docs format lock clean
 
 help:
 	sed -n 's/^#   //p' Makefile
@@ -66,6 +67,9 @@ check: $(DEVELOP)
 # Three nodes, NATS and PostgreSQL on loopback, from the locked wheels.
 cluster: $(DEVELOP)
 	exec $(BIN)/python -m tests.cluster $(if $(SECONDS),--seconds $(SECONDS))
+
+roles: $(DEVELOP)
+	exec $(BIN)/python -m tests.cluster --roles $(if $(SECONDS),--seconds $(SECONDS))
 
 # tests/chaos/README.md says what it runs.
 MINUTES ?= 15

@@ -112,13 +112,14 @@ class GatewayProxy:
 
     async def watch(self) -> None:
         """Looks at each registry every `CHECK_S`, until cancelled."""
-        try:
-            async with trio.open_nursery() as nursery:
-                for registry in self._states:
-                    nursery.start_soon(self._watch, registry)
-        finally:
+        async with trio.open_nursery() as nursery:
             for registry in self._states:
-                registry.close()
+                nursery.start_soon(self._watch, registry)
+
+    def close(self) -> None:
+        """Closes idle connections, and others as soon as they are idle."""
+        for registry in self._states:
+            registry.close()
 
     async def _watch(self, registry: Registry) -> None:
         while True:

@@ -14,6 +14,7 @@ import select
 import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -98,6 +99,7 @@ class Registry:
         self.outstanding = 0
         self._tls = tls if url.secure else None
         self._idle: deque[Connection] = deque()
+        self._closed = False
 
     def __str__(self) -> str:
         return str(self.url)
@@ -152,14 +154,15 @@ class Registry:
     def finished(self, connection: Connection, *, reusable: bool) -> None:
         """An exchange has ended."""
         self.outstanding -= 1
-        if not reusable or len(self._idle) >= IDLE_LIMIT:
+        if not reusable or self._closed or len(self._idle) >= IDLE_LIMIT:
             connection.shut()
             return
         connection.idle_since = trio.current_time()
         self._idle.append(connection)
 
     def close(self) -> None:
-        """Closes the idle connections."""
+        """Closes the idle connections, and from now on each one after its exchange."""
+        self._closed = True
         while self._idle:
             self._idle.pop().shut()
 
@@ -185,7 +188,8 @@ class Connection:
 
     def shut(self) -> None:
         """Closes the socket at once."""
-        self._sock.close()
+        with suppress(RuntimeError):  # the event loop has ended, and the process ends
+            self._sock.close()
 
     def finished(self, *, reusable: bool) -> None:
         """The exchange has ended."""

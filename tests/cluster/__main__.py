@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import secrets
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from reileta.store.embedded.cluster import Cluster
 from tests.nats_server import nats_server
 
 NODES: Final = ("one", "two", "three")
+ROLES: Final = ("eta", "ins", "reil")
 ADDRESS: Final = "localhost"
 STARTED_S: Final = 120.0
 
@@ -53,12 +55,12 @@ class TriedNode:
         return self.log.with_suffix(".err").read_text()
 
 
-def _start(name: str, folder: Path, database: str, nats: str) -> TriedNode:
+def _start(name: str, folder: Path, database: str, nats: str, *more: str) -> TriedNode:
     log = folder / f"{name}.log"
     command = [sys.executable, "-m", "reileta", "serve", "--port", "0", "--log-format", "json"]
     command += ["--database", database, "--nats", nats, "--node-name", name]
     command += ["--address", ADDRESS, "--data", str(folder / name), "--key", str(folder / "key")]
-    command += ["--files", str(folder / "files")]
+    command += ["--files", str(folder / "files"), *more]
     with log.open("wb") as out, log.with_suffix(".err").open("wb") as errors:
         process = subprocess.Popen(command, stdout=out, stderr=errors, start_new_session=True)
     return TriedNode(name, process, log)
@@ -83,30 +85,57 @@ async def _until_stopped(seconds: float | None) -> None:
             return
 
 
-def _show(urls: dict[str, str], nodes: list[TriedNode], folder: Path, where: str) -> None:
-    print("Three nodes of one server:\n")
+def _role(name: str, folder: Path, urls: dict[str, str]) -> list[str]:
+    """The options of a process with one role. The gateway starts last."""
+    secret = folder / "gateway-secret"
+    if not secret.exists():
+        secret.write_text(secrets.token_hex(32))
+    options = ["--role", name]
+    if name == "eta":
+        options += ["--trusted-proxies", "127.0.0.1", "--gateway-secret", str(secret)]
+    if name == "reil":
+        options += ["--eta", urls["eta"], "--gateway-secret", str(secret)]
+    return options
+
+
+def _show(
+    urls: dict[str, str], nodes: list[TriedNode], folder: Path, where: str, *, roles: bool
+) -> None:
+    if roles:
+        print(f"Three processes of one server. Clients use the gateway, {urls['reil']}:\n")
+    else:
+        print("Three nodes of one server:\n")
     for node in nodes:
         print(f"  {node.name:6} {urls[node.name]:24} pid {node.process.pid}  log {node.log}")
     for line in nodes[0].errors.splitlines():
         if "password" in line:
             print(f"\n{line}")
     program = f"{Path(sys.executable).with_name('reileta')}"
+    tries = (
+        f"""\
+  curl -i {urls["reil"]}/api/worlds      # answered by the registry
+  kill {nodes[0].process.pid}; curl -i {urls["reil"]}/api/worlds      # 503, from the gateway
+  {program} clients block agent 'curl*' {where.partition(" --nats")[0]}"""
+        if roles
+        else f"""\
+  {program} bots create --count 2 --tokens {folder}/tokens {where.partition(" --nats")[0]}
+  kill -9 {nodes[0].process.pid}      # its instances have another host within 4 s
+  {program} node drain two {where}"""
+    )
     print(
         f"""
 Try it (in another terminal):
 
   {program} node list {where}
   {program} cluster status {where}
-  {program} bots create --count 2 --tokens {folder}/tokens {where.partition(" --nats")[0]}
-  kill -9 {nodes[0].process.pid}      # its instances have another host within 4 s
-  {program} node drain two {where}
+{tries}
 
 Ctrl+C stops all of it, and removes {folder}.""",
         flush=True,
     )
 
 
-async def run(seconds: float | None) -> None:
+async def run(seconds: float | None, roles: bool) -> None:
     """Starts it, and stops it at a signal or after so many seconds."""
     with tempfile.TemporaryDirectory(prefix="reileta-cluster-") as name:
         folder = Path(name)
@@ -118,13 +147,15 @@ async def run(seconds: float | None) -> None:
             (folder / "nats").mkdir()
             async with nats_server(folder / "nats", max_payload_bytes=1024 * 1024) as nats:
                 try:
-                    urls = {}
-                    for each in NODES:  # one by one: the first one makes the database's tables
-                        node = _start(each, folder, postgresql.url(), nats.url)
+                    urls: dict[str, str] = {}
+                    # One by one: the first one makes the database's tables.
+                    for each in ROLES if roles else NODES:
+                        more = _role(each, folder, urls) if roles else []
+                        node = _start(each, folder, postgresql.url(), nats.url, *more)
                         nodes.append(node)
                         urls[each] = await node.ready()
                     where = f"--database '{postgresql.url()}' --nats {nats.url}"
-                    _show(urls, nodes, folder, where)
+                    _show(urls, nodes, folder, where, roles=roles)
                     await _until_stopped(seconds)
                 finally:
                     with trio.CancelScope(shield=True):
@@ -139,7 +170,9 @@ async def run(seconds: float | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs a cluster of three nodes on loopback.")
     parser.add_argument("--seconds", type=float, help="stop by itself after so long")
-    trio.run(run, parser.parse_args().seconds)
+    parser.add_argument("--roles", action="store_true", help="one process for each role")
+    arguments = parser.parse_args()
+    trio.run(run, arguments.seconds, arguments.roles)
 
 
 if __name__ == "__main__":

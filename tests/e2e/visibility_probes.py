@@ -209,6 +209,9 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/servers/rules": NOTHING,
     "PUT /api/servers/rules": NOTHING,
     "DELETE /api/servers/rules": NOTHING,
+    "GET /api/clients/rules": NOTHING,
+    "PUT /api/clients/rules": NOTHING,
+    "DELETE /api/clients/rules": NOTHING,
     "GET /healthz": NOTHING,
     "GET /readyz": NOTHING,
 }
