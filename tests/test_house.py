@@ -233,7 +233,7 @@ def test_make_has_the_targets_that_are_shown() -> None:
 
 
 def test_the_command_has_what_is_shown() -> None:
-    known = {"serve", "bots", "admin", "key", "servers", "top", "trace", "replay"}
+    known = {"serve", "bots", "admin", "clients", "key", "servers", "top", "trace", "replay"}
     options = {*map(flag, Settings.model_fields), "--count", "--tokens", "--version", "--help"}
     options |= {"--log", "--mermaid", "--steps", "--autopilot", "--username", "--sort"}
     options |= {"--limit", "--user", "--reason", "--until", "--stdin", "--all"}

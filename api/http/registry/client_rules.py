@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
+from api.http.lookups import ensure_own_server
 from api.http.pagination import Paging, list_view
-from reileta.errors import Overloaded, RequestNotFound, ServerInvalid
+from reileta.errors import Overloaded, RequestNotFound, ServerInvalid, ServerNotFound
 from reileta.protocol.input_types import CreateInput, Input, Reason, TextCursor, TimeMs
 from reileta.protocol.views.federation import ClientRuleView, client_rule_view
 from reileta.protocol.views.registry import ListView, NothingView
@@ -60,11 +61,13 @@ def client_rule_routes(deps: ApiDeps) -> Routes:
         gives=ListView[ClientRuleView],
         only="admin",
         need="required",
+        errors=(ServerNotFound,),
     )
     async def get_client_rules(
         call: RequestContext, params: ClientRuleSearch
     ) -> ListView[ClientRuleView]:
         """Lists the rules about clients, by kind and pattern."""
+        ensure_own_server(node, call)
         page = await node.store.client_rules.search(
             kind=params.kind, limit=params.limit, offset=params.offset, after=params.after
         )

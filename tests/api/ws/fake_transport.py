@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 import trio
 
+from actors.clients import ModeratedClients
 from actors.console.watches import Watches
 from actors.delivery.batch import Piece
 from actors.node import Node
@@ -145,6 +146,8 @@ class FakeNode:
 
     def __post_init__(self) -> None:
         self.activity = ActivityLog(self.clock)
+        rules: Any = None
+        self.clients = ModeratedClients(rules, self.clock, self.activity, self.metrics)
         self.traces = TraceWatch()
         console: Any = None
         self.watches = Watches(console)
