@@ -453,9 +453,11 @@ async def _apis(
         node.unready.append(app.proxy.unready)
     gateways = TrustedGateways(secret, now_ms) if settings.registry_alone else None
     http_server = HttpServer(app, settings, node.metrics, timeouts, node.background, gateways)
-    yield _Apis(app, http_server, gateway)
-    if app.proxy is not None:
-        app.proxy.close()
+    try:
+        yield _Apis(app, http_server, gateway)
+    finally:
+        if app.proxy is not None:
+            app.proxy.close()
 
 
 async def _first_start(store: Store, passwords: Passwords) -> None:
