@@ -181,7 +181,7 @@ class ReiletaApp(QuartTrio):
             servers=node.servers,
             guests=node.store.guests,
             admission=node.guests.policy,
-            clients=node.clients,
+            clients=None if node.settings.registry_alone else node.clients,
         )
         self.limits = HttpRateLimits(node.clock, enabled=node.settings.rate_limits == "on")
         self._sampler = Sampler(node.settings.trace_sample)
@@ -353,9 +353,11 @@ class ReiletaApp(QuartTrio):
             self.node.server.secure = True
 
     def _admit(self, carrier: BaseRequestWebsocket) -> None:
-        """Counts a request of its address, unless the gateway has done so, and refuses clients whom
-        a rule excludes."""
-        if not is_session_api(carrier) and not gateway_of(carrier):
+        """Counts a request of its address, and refuses clients whom a rule excludes; unless the
+        gateway has done so."""
+        if gateway_of(carrier):
+            return
+        if not is_session_api(carrier):
             self.limits.address(address_of(carrier))
         clients = self.node.clients
         if clients.active:

@@ -47,6 +47,8 @@ class ServerHarness:
     def __init__(self, server: main.Server, settings: Settings, ended: trio.Event) -> None:
         self.server = server
         self.ended = ended
+        self.behind: dict[str, main.Server] = {}
+        """The processes behind the gateway, by their roles, if `server` is one."""
         self.settings = settings
         self.host, _, port = server.url.rpartition("//")[2].rpartition(":")
         self.port = int(port)
@@ -132,22 +134,26 @@ async def running(
                 if settings is front:
                     ended.set()
 
-            front = None
+            front: Settings | None = None
+            behind_it: dict[str, main.Server] = {}
             if SPLIT or split:
-                values = await _start_behind(nursery, serve, database_url, values)
+                values, behind_it = await _start_behind(nursery, serve, database_url, values)
             front = Settings(**values)
-            yield ServerHarness(await nursery.start(serve, front), front, ended)
+            harness = ServerHarness(await nursery.start(serve, front), front, ended)
+            harness.behind = behind_it
+            yield harness
             nursery.cancel_scope.cancel()
 
 
 async def _start_behind(
     nursery: trio.Nursery, serve: Any, database_url: str, values: dict[str, Any]
-) -> dict[str, Any]:
-    """Starts registry and host of instances; returns the settings of the gateway."""
+) -> tuple[dict[str, Any], dict[str, main.Server]]:
+    """Starts registry and host of instances; returns the settings of the gateway, and both."""
     data: Path = values["data"]
     secret = data / "gateway-secret"
     values = shared_settings(database_url, values, secret)
     trust = {"trusted_proxies": "127.0.0.1", "gateway_secret": secret}
     eta = await nursery.start(serve, Settings(**behind(values, "eta", data / "eta") | trust))
-    await nursery.start(serve, Settings(**behind(values, "ins", data / "ins")))
-    return {**values, "role": "reil", "eta": eta.url, "gateway_secret": secret}
+    ins = await nursery.start(serve, Settings(**behind(values, "ins", data / "ins")))
+    front = {**values, "role": "reil", "eta": eta.url, "gateway_secret": secret}
+    return front, {"eta": eta, "ins": ins}

@@ -24,7 +24,17 @@ from tests.nats_server import free_port, nats_server_program
 SPLIT: Final = os.environ.get("REILETA_TEST_ROLES", "") == "split"
 SECRET: Final = "a secret that gateway and registry share"
 _OF_THE_PORT: Final = frozenset(
-    {"port", "host", "tls_cert", "tls_key", "trusted_proxies", "http2", "data", "connections"}
+    {
+        "port",
+        "host",
+        "tls_cert",
+        "tls_key",
+        "trusted_proxies",
+        "http2",
+        "data",
+        "connections",
+        "gateway_address",
+    }
 )
 """Settings that only concern the process that clients reach."""
 
