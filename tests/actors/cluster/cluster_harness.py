@@ -125,6 +125,7 @@ class FakeHosting:
         await trio.lowlevel.checkpoint()
         if self.cluster.database_away:
             raise DatabaseUnavailable
+        self.cluster.before_move()
         self.cluster.places[tenure.instance] = (node, tenure.epoch + 1)
         self.cluster.on_move()
         return Tenure(tenure.instance, node, tenure.epoch + 1)
@@ -167,6 +168,7 @@ class Cluster:
     prefer: str | None = None
     database_away: bool = False
     kept: MemoryEntries = field(default_factory=MemoryEntries)
+    before_move: Callable[[], None] = lambda: None
     on_move: Callable[[], None] = lambda: None
     """Called when a place has got another host, before anybody knows."""
     kicks: dict[str, int] = field(default_factory=dict)
