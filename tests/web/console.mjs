@@ -1,0 +1,220 @@
+// The scenes of test_console.py: an admin sees and steers a real server. Each scene prints one line of
+// JSON: its name, and what went wrong.
+//
+//   node console.mjs CHROMIUM OPTIONS GRANT   (OPTIONS of the server and the command that makes an
+//   admin, as JSON; REILETA_COMMAND is the server's command)
+import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
+
+import { Server } from "../../clients/js/tests/server.mjs";
+import { chromium } from "../../clients/web/node_modules/playwright-core/index.mjs";
+
+const [executablePath, options, grant] = process.argv.slice(2);
+const PATIENCE_MS = 60_000;
+const PASSWORD = "correct horse";
+const axe = await readFile(new URL("../../clients/web/node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const complaints = [];
+
+const server = await Server.start(...JSON.parse(options));
+const browser = await chromium.launch({
+  executablePath,
+  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"],
+});
+
+async function call(method, path, token, body) {
+  const answer = await fetch(server.url + path, {
+    method,
+    headers: { "Content-Type": "application/json", ...(token ? { Authorization: `Bearer ${token}` } : {}) },
+    ...(body ? { body: JSON.stringify(body) } : {}),
+  });
+  return (await answer.json()).data;
+}
+
+/** A player with a socket, and what it got. */
+class Player {
+  got = [];
+  waiting = [];
+
+  static async join(username, instance) {
+    const player = new Player();
+    const login = await call("POST", "/api/auth/register", null, { username, password: PASSWORD });
+    player.token = login.token;
+    player.socket = new WebSocket(`${server.url.replace("http", "ws")}/api/ws?authuser=${login.token}`);
+    player.socket.onmessage = ({ data }) => player.take(JSON.parse(data));
+    if (instance) await player.ask("instance-join", { instance: await instance(player) });
+    return player;
+  }
+
+  take(message) {
+    this.got.push(message);
+    for (const look of this.waiting) look();
+  }
+
+  /** The first message that is like that. */
+  until(like) {
+    return new Promise((found, lost) => {
+      const timer = setTimeout(() => lost(new Error(`no such message: ${like}`)), PATIENCE_MS);
+      const look = () => {
+        const one = this.got.find(like);
+        if (one === undefined) return;
+        clearTimeout(timer);
+        found(one);
+      };
+      this.waiting.push(look);
+      look();
+    });
+  }
+
+  async ask(command, data) {
+    await this.until((one) => one.command === "authenticated");
+    this.socket.send(JSON.stringify({ state: command, command, data }));
+    return this.until((one) => one.state === command);
+  }
+
+  say(data) {
+    this.socket.send(JSON.stringify({ command: "instance-data", subgroup: room, data }));
+  }
+}
+
+let room;
+const ann = await Player.join("ann", async ({ token }) => {
+  const world = await call("PUT", "/api/worlds", token, { title: "A meadow" });
+  ({ id: room } = await call("PUT", "/api/instances", token, { world: world.id, title: "Picnic", capacity: 3 }));
+  return room;
+});
+const bob = await Player.join("bob", () => room);
+await call("POST", "/api/auth/register", null, { username: "root", password: PASSWORD });
+const [program, ...words] = JSON.parse(grant);
+execFileSync(program, [...words, "root"], { stdio: ["ignore", "ignore", "inherit"] });
+
+const context = await browser.newContext({ viewport: { width: 1200, height: 800 } });
+context.setDefaultTimeout(PATIENCE_MS);
+const page = await context.newPage();
+page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+page.on("pageerror", (error) => complaints.push(String(error.stack)));
+const button = (name) => page.getByRole("button", { name, exact: true });
+const heading = (name) => page.getByRole("heading", { name, exact: true });
+
+/** The page as axe judges it, wide and narrow, light and dark, and whether it fits. */
+async function check(what) {
+  for (const [width, colorScheme] of [[1200, "light"], [390, "dark"]]) {
+    await page.setViewportSize({ width, height: 800 });
+    await page.emulateMedia({ colorScheme });
+    await page.evaluate(axe);
+    const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
+    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
+    if (found.length > 0) throw new Error(`${what}: axe finds ${found.join("\n")}`);
+    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+    if (wide > 0) throw new Error(`${what}: the page is ${wide} px wider than the window`);
+  }
+  await page.setViewportSize({ width: 1200, height: 800 });
+}
+
+const scenes = {
+  async "only admins come in"() {
+    await page.goto(`${server.url}/console`);
+    await page.getByLabel("Username").fill("ann");
+    await page.getByLabel("Password").fill(PASSWORD);
+    await page.keyboard.press("Enter");
+    await page.getByText("This account is not an admin of the server.").waitFor();
+    await check("the login");
+  },
+
+  async "the overview has the node and its figures"() {
+    // The grant acts within a moment: log in until it has.
+    await page.getByLabel("Username").fill("root");
+    for (const begun = Date.now(); ; ) {
+      await page.keyboard.press("Enter");
+      const seen = heading("Overview").waitFor({ timeout: 5000 }).then(() => true, () => false);
+      if (await seen) break;
+      if (Date.now() - begun > PATIENCE_MS) throw new Error("root does not become an admin");
+    }
+    await page.getByText("Ready").waitFor();
+    await page.getByRole("img", { name: /^Players, last 15 minutes: now 2,/ }).waitFor();
+    await check("the overview");
+  },
+
+  async "the instances are live, and one is found with the keyboard alone"() {
+    await page.getByRole("link", { name: "Instances" }).focus();
+    await page.keyboard.press("Enter");
+    await page.getByRole("cell", { name: "2 / 3" }).waitFor();
+    await check("the instances");
+    await page.getByRole("link", { name: "Picnic" }).focus();
+    await page.keyboard.press("Enter");
+    await heading("Players (2)").waitFor();
+    await page.getByRole("row", { name: /ann .* owner .* ms/ }).waitFor();
+    await check("an instance");
+  },
+
+  async "a player is kicked with a reason, and is told it"() {
+    await button("Kick bob").first().click();
+    await page.getByLabel("Reason").fill("too loud");
+    await check("the dialog");
+    await page.getByRole("dialog").getByRole("button", { name: "Kick bob" }).click();
+    const { data } = await bob.until((one) => one.command === "instance-left");
+    if (data.reason !== "kicked") throw new Error(`bob was told ${JSON.stringify(data)}`);
+    await heading("Players (1)").waitFor();
+    await page.getByRole("listitem").filter({ hasText: "bob left" }).waitFor();
+  },
+
+  async "a crash is shown"() {
+    ann.say("crash");
+    await ann.until((one) => one.command === "instance-restored");
+    await page.getByRole("link", { name: "Actors" }).click();
+    const crash = page.getByText(/WantedCrash in instance\//);
+    await crash.click();
+    await page.getByText("as a test wants it", { exact: true }).waitFor();
+    await check("the actors");
+  },
+
+  async "everyone is told something, and the log has it"() {
+    await page.getByRole("link", { name: "Tell everyone" }).click();
+    await page.getByLabel("Text", { exact: true }).fill("Restart in five minutes");
+    await page.getByLabel(/For how many minutes/).fill("5");
+    await check("the notice");
+    await button("Tell everyone").click();
+    const { data } = await ann.until((one) => one.command === "server-notice");
+    if (data.text !== "Restart in five minutes") throw new Error(JSON.stringify(data));
+    await page.getByRole("link", { name: "Audit log" }).click();
+    await page.getByRole("row", { name: /root set_notice/ }).waitFor();
+    await check("the audit log");
+    for (const name of ["People", "Resources", "Servers", "Traces"]) {
+      await page.getByRole("link", { name, exact: true }).click();
+      await page.getByRole("heading", { level: 1 }).waitFor();
+      await check(name);
+    }
+  },
+
+  async "an instance is closed"() {
+    await page.goto(`${server.url}/console#/instance/${room}`);
+    await button("Close the instance").click();
+    await page.getByRole("dialog").getByRole("button", { name: "Close the instance" }).click();
+    await ann.until((one) => one.command === "instance-left" && one.data.reason === "closed");
+    await page.getByText("No instance runs now.").waitFor();
+  },
+
+  async "the browser's console has no error"() {
+    if (complaints.length > 0) throw new Error(complaints.join("\n"));
+  },
+};
+
+try {
+  for (const [scene, play] of Object.entries(scenes)) {
+    const begun = Date.now();
+    let error = null;
+    try {
+      await play();
+    } catch (problem) {
+      error = String(problem.stack ?? problem);
+    }
+    console.log(JSON.stringify({ scene, error, ms: Date.now() - begun }));
+    if (error && process.env.PICTURES) {
+      await page.screenshot({ path: `${process.env.PICTURES}/console.png` }).catch(() => {});
+    }
+    if (error) break; // the next scenes go on where this one ended
+  }
+} finally {
+  for (const one of [ann, bob]) one.socket.close();
+  await browser.close();
+  await server.stop();
+}

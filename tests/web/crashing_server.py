@@ -1,0 +1,27 @@
+"""`reileta` with instances that crash when a player sends `"crash"`, for tests of the console."""
+
+from __future__ import annotations
+
+import sys
+
+from actors.instance.actor import InstanceActor
+from actors.instance.messages import InstanceMessage, SendData
+from reileta.cli import main
+
+
+class WantedCrash(Exception):
+    """What a player has asked for."""
+
+
+_receive = InstanceActor.receive
+
+
+async def _receive_or_crash(self: InstanceActor, message: InstanceMessage) -> None:
+    if isinstance(message, SendData) and message.data == b'"crash"':
+        raise WantedCrash("as a test wants it")
+    await _receive(self, message)
+
+
+if __name__ == "__main__":
+    InstanceActor.receive = _receive_or_crash  # type: ignore[method-assign]
+    sys.exit(main())
