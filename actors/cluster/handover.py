@@ -44,6 +44,7 @@ AGAIN_S: Final = 0.25
 """Seconds between two attempts, while something is still to be written."""
 FREEZE_S: Final = 2.0
 MOVE_S: Final = 2.0
+MOVE_AGAIN_S: Final = 0.1
 ADOPT_S: Final = 4.5
 PREPARE_S: Final = 1.0
 ADOPT_AGAIN_S: Final = 0.75
@@ -180,9 +181,7 @@ class Handover:
         if frozen is None or holding.lost:
             return
         soft, marks = frozen
-        tenure: Tenure | None = None
-        with suppress(Fenced, NodeFenced, DatabaseUnavailable), trio.move_on_after(MOVE_S):
-            tenure = await self._leases.move(holding.tenure, target)
+        tenure = await self._move(holding, target)
         if tenure is None:
             # If the move was made all the same, the next write finds that out.
             self._thaw(instance_id, holding)
@@ -197,6 +196,16 @@ class Handover:
             self.moved += 1
             _log.info(log_events.INSTANCE_MOVED, instance=instance_id, node=target)
         self._relay.look_for(instance_id, tenure.epoch)
+
+    async def _move(self, holding: Holding, target: str) -> Tenure | None:
+        """Makes the target the host; None: that failed. A move whose answer was lost is repeated,
+        and found done: else two nodes would be the host until the next write."""
+        with suppress(Fenced, NodeFenced), trio.move_on_after(MOVE_S):
+            while True:
+                with suppress(DatabaseUnavailable):
+                    return await self._leases.move(holding.tenure, target)
+                await trio.sleep(MOVE_AGAIN_S)
+        return None
 
     async def _depart(self, instance_id: str, holding: Holding) -> None:
         """Ends the frozen actor; what it was told, and all that it will be, goes elsewhere."""

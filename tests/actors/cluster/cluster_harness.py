@@ -127,6 +127,9 @@ class FakeHosting:
             raise DatabaseUnavailable
         self.cluster.before_move()
         self.cluster.places[tenure.instance] = (node, tenure.epoch + 1)
+        if self.cluster.lost_answers:
+            self.cluster.lost_answers -= 1
+            raise DatabaseUnavailable
         self.cluster.on_move()
         return Tenure(tenure.instance, node, tenure.epoch + 1)
 
@@ -167,6 +170,8 @@ class Cluster:
     live: list[str] = field(default_factory=list)
     prefer: str | None = None
     database_away: bool = False
+    lost_answers: int = 0
+    """So many moves are made, and not answered."""
     kept: MemoryEntries = field(default_factory=MemoryEntries)
     before_move: Callable[[], None] = lambda: None
     on_move: Callable[[], None] = lambda: None

@@ -111,6 +111,26 @@ async def test_an_instance_whose_place_can_not_be_changed_goes_on(
     assert data_of(one.sink.take()) == ["here"]
 
 
+async def test_a_hand_over_whose_answer_is_lost_leaves_one_host(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    await trio.sleep(1)
+    cluster.lost_answers = 1
+    await cluster["a"].handover.run()
+    await trio.sleep(1)
+    node, epoch = cluster.places[ROOM]
+    assert (node != "a", epoch) == (True, 2)
+    assert [name for name in cluster.live if ROOM in cluster[name].relay.hosted] == [node]
+    one.sink.take(), two.sink.take()
+    one.say(b'"still"')
+    two.say(b'"here"')
+    await trio.sleep(0.1)
+    assert data_of(two.sink.take()) == ["still"]
+    assert data_of(one.sink.take()) == ["here"]
+
+
 async def test_the_only_node_keeps_its_instances(
     cluster: Cluster, autojump_clock: MockClock
 ) -> None:
