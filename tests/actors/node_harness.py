@@ -249,6 +249,14 @@ class FakeServers:
         return 0
 
 
+class FakeClientRules:
+    """`store.client_rules`: there are none."""
+
+    async def all(self) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        return []
+
+
 class FakeTransactions:
     """`store.database`, as far as a node of a cluster uses it: every tenure holds."""
 
@@ -316,6 +324,7 @@ class FakeDatabase:
         self.challenges = self.servers
         self.database = FakeTransactions()
         self.identity = FakeIdentity()
+        self.client_rules = FakeClientRules()
 
 
 @dataclass(frozen=True, slots=True)
