@@ -96,8 +96,9 @@ function InstanceCard({ instance }: { instance: Instance }) {
       <div class="tile-body">
         <h3>{title}</h3>
         <p class="soft">
-          {world && world.title !== title ? `${world.title} · ` : ""}
-          {access ? ACCESS[access] : instance.name}
+          {[world && world.title !== title ? world.title : undefined, access ? ACCESS[access] : nameOf(instance)]
+            .filter(Boolean)
+            .join(" · ") || "Open to all"}
         </p>
         <p class="seats">
           <span class={free > 0 ? "free" : "full"}>{free > 0 ? `${free} free` : "Full"}</span>
@@ -106,11 +107,17 @@ function InstanceCard({ instance }: { instance: Instance }) {
           </span>
         </p>
         <button class="button main" onClick={() => go({ at: "instance", instance: instance.id })}>
-          {free > 0 ? "Go in" : "Stand in line"}<span class="unseen">: {title}</span>
+          {free > 0 ? "Go in" : "Stand in line"}
+          <span class="unseen"> {free > 0 ? "to" : "for"} {title}</span>
         </button>
       </div>
     </li>
   );
+}
+
+/** The instance's name, unless the server made it: those say nothing to people. */
+function nameOf({ name }: Instance): string | undefined {
+  return /^i-[0-9a-f]{10}$/.test(name) ? undefined : name;
 }
 
 function WorldCard({ world, onOpen }: { world: World; onOpen: () => void }) {

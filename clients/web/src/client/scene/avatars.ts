@@ -52,16 +52,19 @@ export class Avatars {
   #faces!: InstancedMesh;
   #hands!: InstancedMesh;
   #dirty = true;
-  readonly #geometries = {
-    body: new LatheGeometry(BODY_PROFILE, 14),
-    head: new SphereGeometry(0.185, 20, 14),
-    face: new CapsuleGeometry(0.07, 0.14, 4, 8).rotateZ(Math.PI / 2),
-    hand: new SphereGeometry(0.065, 10, 8),
-  };
+  readonly #geometries;
   readonly #skin = new MeshLambertMaterial();
   readonly #visor = new MeshLambertMaterial({ color: 0x20243a });
 
-  constructor() {
+  /** `coarse`: with fewer corners, for machines whose processor draws. */
+  constructor(coarse: boolean) {
+    const round = coarse ? 0.5 : 1;
+    this.#geometries = {
+      body: new LatheGeometry(BODY_PROFILE, 14 * round),
+      head: new SphereGeometry(0.185, 20 * round, 14 * round),
+      face: new CapsuleGeometry(0.07, 0.14, coarse ? 1 : 4, 8 * round).rotateZ(Math.PI / 2),
+      hand: new SphereGeometry(0.065, 10 * round, 8 * round),
+    };
     this.#grow(16);
   }
 

@@ -15,9 +15,10 @@ const LONGEST_S = 0.1;
 /** Frames slower than this on average lower the resolution; faster ones raise it. */
 const SLOW_MS = 40;
 const FAST_MS = 18;
+const SETTLED_FRAMES = 24;
 
 export class Stage {
-  readonly avatars = new Avatars();
+  readonly avatars: Avatars;
   readonly controls: Controls;
   readonly #renderer: WebGLRenderer;
   readonly #scene = new Scene();
@@ -43,7 +44,10 @@ export class Stage {
     options: { world: string; look: Look; start: Pick<Pose, "x" | "z" | "yaw">; moved: (pose: Pose) => void },
   ) {
     this.#moved = options.moved;
-    this.#renderer = new WebGLRenderer({ canvas, antialias: true, powerPreference: "high-performance" });
+    // Where the processor draws, smooth edges would cost most of the frames.
+    const coarse = drawnInSoftware();
+    this.#renderer = new WebGLRenderer({ canvas, antialias: !coarse, powerPreference: "high-performance" });
+    this.avatars = new Avatars(coarse);
     this.#renderer.outputColorSpace = SRGBColorSpace;
     this.#renderer.xr.enabled = true;
     this.#place = new Place(this.#scene, options.world);
@@ -191,8 +195,8 @@ export class Stage {
   /** Draws in fewer pixels where frames are slow. */
   #adapt(took: number): void {
     if (took > 1000 || this.#renderer.xr.isPresenting) return;
-    this.#slowness += (took - this.#slowness) * 0.05;
-    if (++this.#sinceQuality < 60) return;
+    this.#slowness += (took - this.#slowness) * 0.1;
+    if (++this.#sinceQuality < SETTLED_FRAMES) return;
     const best = Math.min(2, devicePixelRatio);
     const next =
       this.#slowness > SLOW_MS ? Math.max(0.5, this.#quality * 0.8)
@@ -220,4 +224,14 @@ export class Stage {
 
 function dead(value: number): number {
   return Math.abs(value) < 0.15 ? 0 : value;
+}
+
+/** Whether no graphics processor draws. */
+function drawnInSoftware(): boolean {
+  const context = document.createElement("canvas").getContext("webgl2");
+  if (!context) return true;
+  const names = context.getExtension("WEBGL_debug_renderer_info");
+  const renderer = String(context.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : context.RENDERER));
+  context.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|software|basic render/i.test(renderer);
 }
