@@ -20,6 +20,7 @@ from tests.test_house import ROOT
 pytestmark = pytest.mark.slow
 
 SDK = ROOT / "clients" / "js"
+PAGES = ROOT / "clients" / "web"
 SHOWN = "http://127.0.0.1:3032"
 """The server's address in the README."""
 WAIT_S = 400
@@ -115,3 +116,14 @@ def test_it_has_no_dependencies_and_its_types_are_whole(built: Path, tmp_path: P
     compiler = node_modules(SDK) / "node_modules" / "typescript" / "bin" / "tsc"
     options = ("--strict", "--noEmit", "--target", "es2022", "--module", "nodenext")
     run(tmp_path, compiler, *options, "--lib", "es2022,dom,dom.iterable", "use.ts")
+
+
+def test_the_pages_fit_its_types(built: Path, tmp_path: Path) -> None:
+    """The client and the console, as their own check does it."""
+    modules = node_modules(PAGES) / "node_modules"
+    (tmp_path / "js").symlink_to(built)
+    web = tmp_path / "web"
+    shutil.copytree(PAGES / "src", web / "src")
+    shutil.copy(PAGES / "tsconfig.json", web)
+    (web / "node_modules").symlink_to(modules)
+    run(web, modules / "typescript" / "bin" / "tsc", "--project", "tsconfig.json")
