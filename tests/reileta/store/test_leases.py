@@ -38,6 +38,26 @@ async def test_a_session_acquires_and_releases_a_resource(store: Store) -> None:
     assert await store.leases.of_session(session.id) is None
 
 
+async def test_what_is_held_is_listed_by_resource_while_it_is_held(
+    store: Store, clock: ManualClock
+) -> None:
+    until = clock.now_ms() + 60_000
+    holders = []
+    for _ in range(3):
+        session, who = await make_session(store)
+        _, name = await make_document(store, who)
+        await store.leases.acquire(name, who, until=until)
+        holders.append((name.number, session.id, who.user, until))
+    page = await store.leases.held(query=None, limit=2, offset=1)
+    listed = [(one.number, one.session, one.user, one.until) for one in page.items]
+    assert (listed, page.total) == (sorted(holders)[1:], 3)
+    username = page.items[0].username
+    assert (await store.leases.held(query=username.upper(), limit=9, offset=0)).total >= 1
+    assert (await store.leases.held(query="nobody_of_that_name", limit=9, offset=0)).items == ()
+    clock.advance(60_001)
+    assert (await store.leases.held(query=None, limit=9, offset=0)).total == 0
+
+
 async def test_each_session_can_acquire_up_to_one_resource_at_a_time(store: Store) -> None:
     _, who = await make_session(store)
     _, first = await make_document(store, who)
