@@ -128,7 +128,9 @@ def yield_up(*, name: Name, **given: str | None) -> int:
 )
 @cli_options.with_settings(_CLUSTER)
 def status(**given: str | None) -> int:
-    """Show each lease as both witnesses have it, nodes that fell within a day, and the epochs."""
+    """Show each lease as both witnesses have it, nodes that fell within a day, the epochs, and
+    what the relays have met since their start: gaps in messages, replays, snapshots instead
+    (restores), and gateways that are behind (lagging)."""
     settings = cli_options.read(given)
     tool_log()
 
@@ -155,6 +157,10 @@ def status(**given: str | None) -> int:
                     else f"record={record.record.state}:{record.record.beat}"
                 )
             words.append(f"instances={row.instances}")
+            relay = seen.relays.get(row.id)
+            if relay is not None:
+                words += [f"gaps={relay.gaps}", f"replays={relay.replays}"]
+                words += [f"restores={relay.restores}", f"lagging={relay.lagging}"]
             lines.append("  ".join(words))
         lines.append(f"instances without a host={seen.vacant}  epoch={seen.highest_epoch}")
         print_lines(lines)

@@ -163,6 +163,7 @@ class Relay:
         self._former: dict[str, tuple[float, HostedInstance]] = {}
         """Instances that this node has handed over, each with the time until which it is kept."""
         self._numbers = itertools.count(1)
+        self._figures = wire.Figures()
         self._nursery: trio.Nursery | None = None
         self._renamed = trio.Event()
         self.started = trio.Event()
@@ -174,6 +175,7 @@ class Relay:
         calls.serve("replay", wire.Replay, self._replay)
         calls.serve("restore", wire.Restore, self._restore)
         calls.serve("reseat", wire.Reseat, self._reseat)
+        calls.serve("figures", wire.GetFigures, self._get_figures)
         calls.serve("responds", wire.Connection, self._responds)
         calls.serve("parcels", wire.Parcels, self._take_parcels)
         calls.serve("missing", wire.Missing, self._missing)
@@ -313,6 +315,7 @@ class Relay:
             places=self._places,
             spawn=self._spawn,
             numbers=lambda: next(self._numbers),
+            figures=self._figures,
         )
         return made
 
@@ -673,6 +676,11 @@ class Relay:
         if remote is None:
             return wire.Reseated()
         return await remote.reseat(There(caller, argument.epoch), argument.last, argument.taken)
+
+    async def _get_figures(self, argument: wire.GetFigures, caller: str) -> wire.Figures:
+        gateways = (one for hosted in self._hosted.values() for one in hosted.gateways.values())
+        self._figures.lagging = sum(one.lagging for one in gateways)
+        return self._figures
 
     async def _responds(self, argument: wire.Connection, caller: str) -> bool:
         remote = self._remotes.get(argument.instance)

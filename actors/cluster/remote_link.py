@@ -72,16 +72,16 @@ class RemoteLink(ABC):
         calls: Calls,
         spawn: Spawn,
         numbers: Callable[[], int],
+        figures: wire.Figures,
     ) -> None:
-        """`numbers` gives numbers that this node never uses again."""
+        """`numbers` gives numbers that this node never uses again. `figures` are those of the
+        node."""
         self.id = instance
         self.name = f"instance/{instance} at {place.node}"
         self.place = place
         self.local: Recipient[InstanceMessage] | None = None
         """The actor, once the instance has come to this node."""
-        self.gaps = 0
-        self.replays = 0
-        self.restores = 0
+        self.figures = figures
         self._member = member
         self._calls = calls
         self._spawn = spawn

@@ -74,9 +74,18 @@ class RemotePlace(RemoteLink):
         places: Places,
         spawn: Spawn,
         numbers: Callable[[], int],
+        figures: wire.Figures,
     ) -> None:
-        """`numbers` gives numbers that this node never uses again."""
-        super().__init__(instance, place, member=member, calls=calls, spawn=spawn, numbers=numbers)
+        """As `RemoteLink`."""
+        super().__init__(
+            instance,
+            place,
+            member=member,
+            calls=calls,
+            spawn=spawn,
+            numbers=numbers,
+            figures=figures,
+        )
         self._places = places
         self._reseating = trio.Lock()
         self._former: tuple[list[wire.Seat], bool] | None = None
@@ -99,7 +108,7 @@ class RemotePlace(RemoteLink):
                 if first is None:
                     break
                 await self._until_here()
-                self.gaps += 1
+                self.figures.gaps += 1
                 argument = wire.Replay(self.id, self.place.epoch, first)
                 try:
                     answer = await self._calls.call(
@@ -117,7 +126,7 @@ class RemotePlace(RemoteLink):
                 elif answer.chunks is None:
                     await self._restore()
                 elif self._incoming.next == first:
-                    self.replays += 1
+                    self.figures.replays += 1
                     self._apply_all(self._incoming.replayed(answer.chunks))
                     self._resume()
 
@@ -134,7 +143,7 @@ class RemotePlace(RemoteLink):
             self._restoring = None
 
     async def _restore_once(self) -> bool:
-        self.restores += 1
+        self.figures.restores += 1
         self._must_restore = True
         self._incoming = Incoming()
         self._joiner.clear()

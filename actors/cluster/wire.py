@@ -419,6 +419,21 @@ class Adopt(msgspec.Struct, array_like=True):
     taken: dict[str, tuple[int, int]] = {}
 
 
+class GetFigures(msgspec.Struct, array_like=True):
+    """What has the node's relay met?"""
+
+
+class Figures(msgspec.Struct, array_like=True):
+    """What a node's relay has met since its start, as a gateway: how often messages of hosts were
+    missing, were sent again, and were lost for good, so that players got a snapshot. `lagging`: of
+    the instances that it hosts, how many gateways are behind now."""
+
+    gaps: int = 0
+    replays: int = 0
+    restores: int = 0
+    lagging: int = 0
+
+
 class Connection(msgspec.Struct, array_like=True):
     """Whether the client of a socket is there (`Sink.responds`)."""
 

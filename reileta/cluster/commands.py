@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -11,6 +13,7 @@ import trio
 from reileta.cluster.bus import Bus, BusError, open_bus
 from reileta.cluster.calls import Calls, NodeUnreachable
 from reileta.cluster.nats_witness import NatsWitness, SeenRecord
+from reileta.errors import ReiletaError
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from reileta.store import Store
@@ -19,6 +22,8 @@ from reileta.store.cluster_leases import ClusterLeases, NodeRow
 from reileta.store.database_clock import DatabaseClock
 
 CONNECT_S: Final = 3.0
+FIGURES_S: Final = 1.0
+"""Seconds in which a node must have said what its relay has met."""
 DRAIN_S: Final = 60.0
 """Seconds in which a node must have handed its instances over."""
 
@@ -28,6 +33,7 @@ class ClusterSeen:
     """The cluster as both witnesses show it.
 
     `records`: None if NATS was not asked, or does not answer. `vacant`: instances without a host.
+    `relays`: of the nodes that answer, what their relay has met.
     """
 
     now_ms: int
@@ -35,6 +41,21 @@ class ClusterSeen:
     records: dict[str, SeenRecord] | None
     vacant: int
     highest_epoch: int
+    relays: Mapping[str, RelayFigures] = field(default_factory=dict)
+
+
+class RelayFigures(msgspec.Struct, array_like=True, frozen=True):
+    """Since a node's start: how often messages of hosts were missing, were sent again, and were
+    lost for good. `lagging`: gateways that are behind now, of the instances that it hosts."""
+
+    gaps: int = 0
+    replays: int = 0
+    restores: int = 0
+    lagging: int = 0
+
+
+class _GetFigures(msgspec.Struct, array_like=True, frozen=True):
+    """Asks a node for these."""
 
 
 class _Drain(msgspec.Struct, array_like=True, frozen=True):
@@ -67,24 +88,42 @@ def look(settings: Settings) -> ClusterSeen:
     async def work(store: Store, clock: DatabaseClock) -> ClusterSeen:
         leases = ClusterLeases(store.database)
         vacant, highest = await leases.epochs()
-        records = await _records(settings, store)
-        return ClusterSeen(clock.now_ms(), await leases.nodes(), records, vacant, highest)
+        rows = await leases.nodes()
+        alive = [row.id for row in rows if row.fenced_at is None]
+        records, relays = await _ask_nats(settings, store, alive)
+        return ClusterSeen(clock.now_ms(), rows, records, vacant, highest, relays)
 
     return run(settings, work)
 
 
-async def _records(settings: Settings, store: Store) -> dict[str, SeenRecord] | None:
+async def _ask_nats(
+    settings: Settings, store: Store, nodes: Iterable[str]
+) -> tuple[dict[str, SeenRecord] | None, dict[str, RelayFigures]]:
+    """The records of nodes, and what the relays of those nodes have met."""
+    relays: dict[str, RelayFigures] = {}
     if settings.nats is None:
-        return None
+        return None, relays
     async with open_bus(settings.nats_urls, "reileta operator", store.loop) as bus:
         with trio.move_on_after(CONNECT_S):
             while bus.connection is None:
                 await bus.changed_from(None)
             try:
-                return await NatsWitness(bus, settings.cluster).look()
+                records = await NatsWitness(bus, settings.cluster).look()
             except BusError:
-                return None
-    return None
+                return None, relays
+            calls = Calls(_Operator(bus, settings.cluster), _capture)
+
+            async def ask(node: str) -> None:
+                with suppress(NodeUnreachable, ReiletaError):
+                    relays[node] = await calls.call(
+                        node, "figures", _GetFigures(), RelayFigures, FIGURES_S
+                    )
+
+            async with trio.open_nursery() as nursery:
+                for node in nodes:
+                    nursery.start_soon(ask, node)
+            return records, relays
+    return None, relays
 
 
 def bump(settings: Settings) -> None:

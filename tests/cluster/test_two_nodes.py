@@ -340,7 +340,9 @@ async def test_operators_see_drain_and_yield_nodes(ground: Ground) -> None:
             assert "takes instances again" in await command(ground, "node", "drain", "a", "--undo")
             status, text = await readiness(a)
             assert status == 200, text
-            assert "record=up" in await command(ground, "cluster", "status")
+            shown_status = await command(ground, "cluster", "status")
+            assert "record=up" in shown_status
+            assert "gaps=" in shown_status
         await command(ground, "node", "yield", "a", nats=False)
         await a.until_logged("node.fell")
         await a.until_logged("node.joined", many=2)

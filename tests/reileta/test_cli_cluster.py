@@ -10,7 +10,7 @@ import pytest
 
 from reileta import cli
 from reileta.cli_options import variable
-from reileta.cluster.commands import ClusterSeen
+from reileta.cluster.commands import ClusterSeen, RelayFigures
 from reileta.cluster.nats_witness import About, SeenRecord
 from reileta.rules.cluster.lease import Record
 from reileta.settings import Settings
@@ -39,7 +39,8 @@ class FakeCommands(types.ModuleType):
         records = None
         if settings.nats is not None and self.nats:
             records = {"c_1": SeenRecord(Record(9, 41, "up"), ABOUT)}
-        return ClusterSeen(9_000, [ONE, TWO, DEAD, YIELDED], records, 2, 17)
+        relays = {} if records is None else {"c_1": RelayFigures(3, 2, 1, 4)}
+        return ClusterSeen(9_000, [ONE, TWO, DEAD, YIELDED], records, 2, 17, relays)
 
     def drain(self, settings: Settings, node: str, *, on: bool) -> int | None:
         if settings.nats is None:
@@ -94,7 +95,9 @@ def test_the_status_shows_both_witnesses_and_the_fallen(
     assert run("cluster", "status", "--nats", NATS) == 0
     one, two, dead, yielded, places = capsys.readouterr().out.splitlines()
     assert "beat=41  nats_ok=yes  record=up:41" in one
+    assert "gaps=3  replays=2  restores=1  lagging=4" in one
     assert "nats_ok=no  record=none" in two
+    assert "gaps" not in two
     assert "by=c_1" in dead
     assert "by=itself" in yielded
     assert places == "instances without a host=2  epoch=17"

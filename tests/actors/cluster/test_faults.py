@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from actors.cluster.wire import Figures, GetFigures
 from actors.instance.messages import GetPlayers
 from reileta.cluster.bus import BusMessage
 from reileta.errors import InstanceFull, NotInInstance, Overloaded
@@ -617,3 +618,16 @@ async def test_a_client_that_leaves_a_silent_node_is_told_of_a_gap(
     (joined,) = again.sink.take()  # once, although the host has waited for the silent node
     assert joined["command"] == "instance-join"
     assert joined["data"]["gap"]
+
+
+async def test_a_node_tells_what_its_relay_has_met(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    one = await cluster["a"].harness.joined(1)
+    await cluster["b"].harness.joined(2)
+    cluster.nats.loses = Losing(".i.", 0)
+    for _ in range(2):
+        one.say(b"1")
+        await trio.sleep(0.1)
+    figures = await cluster["a"].calls.call("b", "figures", GetFigures(), Figures, 1)
+    assert figures == Figures(gaps=1, replays=1)
