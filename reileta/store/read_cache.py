@@ -47,6 +47,7 @@ TABLES: Final = frozenset(
             "challenges",
             "changes",
             "client_rules",
+            "deeds_done",
             "follows",
             "guests",
         ),

@@ -22,6 +22,7 @@ from reileta.rules.resource.types import BUILT_IN, ResourceTypes
 from reileta.security.credentials import digest, new_token
 from reileta.settings import Settings
 from reileta.store import Store
+from tests.conftest import PATIENCE_S
 from tests.e2e.split_roles import SPLIT, behind, shared_settings
 
 _numbers = itertools.count(1)
@@ -141,8 +142,18 @@ async def running(
             front = Settings(**values)
             harness = ServerHarness(await nursery.start(serve, front), front, ended)
             harness.behind = behind_it
+            await _until_they_know_each_other(harness)
             yield harness
             nursery.cancel_scope.cancel()
+
+
+async def _until_they_know_each_other(harness: ServerHarness) -> None:
+    for server in (harness.server, *harness.behind.values()):
+        cluster = server.node.cluster
+        if harness.behind and cluster is not None:
+            with trio.fail_after(PATIENCE_S):
+                while len(cluster.member.nodes) <= len(harness.behind):
+                    await trio.sleep(0.02)
 
 
 async def _start_behind(
