@@ -45,7 +45,7 @@ SOFT: Final = 64
 """States of instances that are handed over to this node at the same time."""
 RESEAT_S: Final = 0.3
 """Seconds that a new host waits for other nodes to say whether they have players."""
-RESEAT_KNOWN_S: Final = 1.5
+RESEAT_KNOWN_S: Final = 2.5
 """The same for gateways that are known to have players."""
 RESEAT_AGAIN_S: Final = 0.75
 """Seconds for one answer, before the gateway is asked again."""
@@ -246,6 +246,8 @@ class Relay:
                 hosted.take(message)
         elif self._former_of(message.instance, message.epoch) is not None:
             return  # the gateway is told where the instance is in a moment
+        elif hosted is None and self._starts(message.instance, message.epoch):
+            return  # it may be a gateway that this node has asked for its players
         elif hosted is None or not hosted.heard(message):
             # The gateway believes that it is known: it must begin anew.
             self._spawn(partial(self._tell_unknown, message))
@@ -582,6 +584,11 @@ class Relay:
         if self._hosted.get(hosted.id) is hosted:
             del self._hosted[hosted.id]
             self._taking.pop(hosted.id, None)
+
+    def _starts(self, instance: str, epoch: int) -> bool:
+        """Whether the instance's actor is about to run here."""
+        hosted = self._hosted.get(instance)
+        return hosted is not None and hosted.epoch == epoch and hosted.ref is None
 
     def _former_of(self, instance: str, epoch: int) -> HostedInstance | None:
         """An instance that this node has handed over a moment ago."""

@@ -32,10 +32,10 @@ from reileta.rules.cluster.stream import Incoming
 
 REQUEST_S: Final = 5.0
 """Seconds for the host to answer a request, which may wait for the database."""
-COMPLETE_S: Final = 0.5
+COMPLETE_S: Final = 1.0
 """Seconds in which what is missing of the last host's messages must come."""
 COMPLETE_LOOK_S: Final = 0.005
-RESEATED_S: Final = 1.0
+RESEATED_S: Final = 1.5
 """Seconds in which a new host asks for the players; later they are told to it."""
 
 
