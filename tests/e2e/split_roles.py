@@ -46,7 +46,7 @@ def nats_url() -> str:
     config = folder / "nats.conf"
     config.write_text(
         "listen: 127.0.0.1:-1\nmax_payload: 1048576\n"
-        f'jetstream {{ store_dir: "{folder / "store"}", max_file_store: 64MB }}\n'
+        f'jetstream {{ store_dir: "{folder / "store"}", max_file_store: 64GB }}\n'
     )
     process = subprocess.Popen(
         [nats_server_program(), "-c", str(config)],
