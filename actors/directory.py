@@ -105,6 +105,10 @@ class Directory:
     def occupancy(self, instance_id: str) -> Occupancy:
         return self.live(instance_id) or VACANT
 
+    def players_in(self, instance_ids: Iterable[str]) -> int:
+        """How many players are inside these instances together."""
+        return sum(self.occupancy(one).connected for one in instance_ids)
+
     def live(self, instance_id: str) -> Occupancy | None:
         """How full an instance is; None if it runs nowhere."""
         here = self.occupancies.get(instance_id)

@@ -42,6 +42,7 @@ from actors.instance.messages import InstanceMessage, ReassignOwner
 from actors.instance.recording_writer import RecordingWriter, open_recorder
 from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService
+from actors.links.host_links import HostLinks
 from actors.resource.config import ResourceDeps
 from actors.resource.interests import Interests
 from actors.resource.manager import POLL_S, ResourceManager
@@ -124,6 +125,7 @@ class Node:
         servers: decides about other servers; a block acts there.
         peers: asks other servers.
         guests: users of other servers who are here.
+        host_links: the links of instance nodes to this process.
         visits: our users' tokens at other servers.
         remote_reads: reads and caches objects of other servers.
         supervisors: those of the actors, for the console.
@@ -289,6 +291,16 @@ class Node:
         )
         self.servers.listeners.append(self.guests)
         self.servers.connected_guests = self._connected_guests
+        self.host_links = HostLinks(
+            store.host_nodes,
+            clock,
+            activity=self.activity,
+            grace_s=settings.link_grace_s,
+            process=lambda: "here" if cluster is None else cluster.member.node,
+            changed=partial(self.changed, "node"),
+            gone=self.instances.record_gone,
+        )
+        self.instances.ports = self.host_links
         self.visits = Visits(
             store=store,
             clock=clock,
@@ -412,6 +424,7 @@ class Node:
         """Starts the node's own loops."""
         instances, leases = self.instances, self.lease_renewer
         background, roles = self.background, self.settings.roles
+        background.run(nursery, "links", self.host_links.run)
         if roles & {"eta", "ins"}:
             background.repeat(nursery, "sweep", instances.sweep, every_s=instances.sweep_every_s)
         background.repeat(nursery, "sessions", self.sessions.forget_old, every_s=FORGET_S)
@@ -587,6 +600,8 @@ class Node:
         for world_id in deleted.worlds:
             self._changed_id("world", world_id)
         self.resources.all_changed()
+        for node_id in deleted.nodes:
+            self.host_links.deleted(node_id)
         for service_id in deleted.services:
             self._changed_id("service", service_id)
         self._publish_followers(deleted.user.id)
@@ -617,6 +632,8 @@ class Node:
         if noun == "user" and self.shared is not None:
             self.shared.revocations.forget_user(id_)
         self.updates.changed_id(noun, id_, among)
+        if noun == "node":
+            self.host_links.refresh(id_)
 
     def publish_here(self, message: Publish) -> None:
         """Publishes an event of another node's instance to the sockets here."""
@@ -673,6 +690,7 @@ class Node:
             **self.directory.debug_counts(),
             **self.trust.debug_counts(),
             **self.remote_reads.debug_counts(),
+            **self.host_links.debug_counts(),
             "players": self.metrics.players,
         }
 

@@ -53,6 +53,7 @@ from api.http.registry.images import image_routes
 from api.http.registry.instances import instance_routes
 from api.http.registry.integrity import integrity_routes
 from api.http.registry.moderation import moderation_routes
+from api.http.registry.nodes import node_routes
 from api.http.registry.queue import queue_routes
 from api.http.registry.server import server_routes
 from api.http.registry.servers import peer_server_routes
@@ -508,6 +509,7 @@ def create_app(
         _Subject(peer_server_routes(deps), _REIL),
         _Subject(client_rule_routes(deps), _REIL),
         _Subject(integrity_routes(deps), _REIL),
+        _Subject(node_routes(deps), _ETA),
         _Subject(instance_routes(deps), _ETA),
         _Subject(queue_routes(deps), _ETA),
         _Subject(moderation_routes(deps), _ETA),

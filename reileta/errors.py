@@ -4,7 +4,8 @@
     ├── InvalidInput            the request is wrong; `details` name the fields
     │   ├── UserInvalid 14, SessionInvalid 21, AuthInvalid 22, WorldInvalid 24, AssetInvalid 26
     │   ├── ServerInvalid 29, AssetFileInvalid 32, InstanceInvalid 33, IntegrityInvalid 34
-    │   ├── TagUnknown 38, ModerationInvalid 40, ServiceInvalid 105, ChallengeInvalid 108
+    │   ├── TagUnknown 38, ModerationInvalid 40, ServiceInvalid 105, ChallengeInvalid 108,
+    │   │   NodeInvalid 140
     │   └── ResourceTypeUnknown 112, MessageInvalid 119, CommandUnknown 120, EventUnknown 121,
     │       ImageInvalid 124, RangeInvalid 127, ResourceInvalid 126
     ├── Unauthenticated         NotLoggedIn 3, LoginInvalid 23, CredentialMalformed 100,
@@ -17,7 +18,8 @@
     │                           SessionNotFound 20, WorldNotFound 25, AssetNotFound 27,
     │                           IntegrityNotFound 35, InstanceNotFound 36, HomeNotFound 43,
     │                           FileNotUploaded 46, PlayerNotFound 50, ServiceNotFound 106,
-    │                           ChallengeNotFound 109, ResourceNotFound 111, NotQueued 117
+    │                           ChallengeNotFound 109, ResourceNotFound 111, NotQueued 117,
+    │                           NodeNotFound 141
     ├── Conflict                AlreadyConnected 15, WorldExists 30, FileExists 31,
     │                           AlreadyFollowing 37, AssetExists 45, InstanceExists 47,
     │                           InstanceFull 48, ServiceExists 107, ResourceTaken 113,
@@ -28,7 +30,8 @@
     ├── TooMany                 TooManyRequests 102 (`retry_after_s`), PayloadTooLarge 103,
     │                           HeadTooLarge 103, MediaTypeUnsupported 104, RequestTimedOut 125
     └── Unavailable             ServiceDisabled 1, Overloaded 122 (`retry_after_s`),
-        │                       NotImplementedHere 28, InternalError 16, OutcomeUnknown 132
+        │                       NotImplementedHere 28, InternalError 16, OutcomeUnknown 132,
+        │                       InstanceAway 128 (`retry_after_s`)
         └── DatabaseUnavailable 122 (DatabaseFault), StorageUnavailable 122
 
 `code` is the number that clients see (docs/protocol.md#error-codes). HTTP statuses and close codes
@@ -228,6 +231,10 @@ class ModerationInvalid(InvalidInput):
     code, message = 40, "Invalid moderation type"
 
 
+class NodeInvalid(InvalidInput):
+    code, message = 140, "Node invalid input"
+
+
 class ServiceInvalid(InvalidInput):
     code, message = 105, "Service invalid input"
 
@@ -412,6 +419,10 @@ class ResourceNotFound(NotFound):
     code, message = 111, "Resource not found"
 
 
+class NodeNotFound(NotFound):
+    code, message = 141, "Node not found"
+
+
 class NotQueued(NotFound):
     code, message = 117, "Not in the queue"
 
@@ -514,6 +525,16 @@ class RequestTimedOut(TooMany):
 
 class ServiceDisabled(Unavailable):
     code, message = 1, "Service disabled"
+
+
+class InstanceAway(Unavailable):
+    """The instance lives on a node that is not connected; retry after `retry_after_s` seconds."""
+
+    code, message = 128, "Instance away"
+
+    def __init__(self, *details: Detail, retry_after_s: float = 5.0) -> None:
+        super().__init__(*details)
+        self.retry_after_s = retry_after_s
 
 
 class NotImplementedHere(Unavailable):

@@ -10,11 +10,11 @@ from typing import Final, Literal
 
 from reileta.rules.federation.addresses import canonical, is_address
 
-Kind = Literal["u", "w", "i", "s", "p", "f"]
-"""user, world, instance, session, player, asset"""
+Kind = Literal["u", "w", "i", "s", "p", "f", "n"]
+"""user, world, instance, session, player, asset, instance node"""
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_ID: Final = re.compile(rf"(?P<kind>[uwispf])_{_UUID}")
+_ID: Final = re.compile(rf"(?P<kind>[uwispfn])_{_UUID}")
 _USERNAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{2,31}")
 _INSTANCE_NAME: Final = re.compile(r"[a-z0-9._-]{3,32}")
 _SERVICE: Final = re.compile(

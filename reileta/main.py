@@ -36,6 +36,7 @@ from api.proxy.proxy import GatewayProxy
 from api.shared_limits import SharedLimits
 from api.web.pages import Pages
 from api.ws.gateway import Gateway, elsewhere_blueprint, gateway_blueprint
+from api.ws.link.route import link_blueprint
 from api.ws.session.routes import session_blueprint
 from reileta import __version__
 from reileta.allocator import EVERY_S as MEMORY_S
@@ -310,6 +311,7 @@ async def _serve_on(
             async with store.lock.session() as queries:
                 await ClusterLeases(queries).clear()
                 await store.instances.over(queries).all_empty_from(clock.now_ms())
+            await store.host_nodes.forget_links()
         await store.changes.begin()
         signs = bool(settings.roles & {"eta", "reil"})
         secret = read_gateway_secret(settings.gateway_secret)
@@ -441,6 +443,7 @@ async def _apis(
     if "reil" in settings.roles:
         app.register_blueprint(gateway_blueprint(gateway))
         app.register_blueprint(session_blueprint(gateway, app.limits))
+        app.register_blueprint(link_blueprint(gateway, app.limits))
     elif settings.registry_alone:
         app.register_blueprint(elsewhere_blueprint(node))
     if settings.eta_urls:

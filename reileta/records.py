@@ -243,7 +243,8 @@ class InstanceRecord:
     """An instance as it is stored; the players inside are not.
 
     `world` is `w_…`, with `:version` if one was requested and `@server` if the world is on another
-    server. `entered`: whether a player has ever been inside.
+    server. `entered`: whether a player has ever been inside. `node`: the instance node on which it
+    lives; None: this server.
     """
 
     id: str
@@ -257,6 +258,7 @@ class InstanceRecord:
     created_at: int
     updated_at: int
     entered: bool = True
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +358,48 @@ class Service:
     updated_at: int
 
 
+HostKind = Literal["dedicated", "hosted"]
+"""Of the operator, for everybody's instances; or of a user, for its own."""
+HostStatus = Literal["online", "offline", "draining"]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectAddress:
+    """Where clients can reach an instance node themselves."""
+
+    address: str
+    secure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostNode:
+    """An instance node: a machine that hosts instances over a link to this server.
+
+    `link` is the number of its last link, and `server` the process that has it; `instances` are the
+    ids of those that live on it.
+    """
+
+    id: str
+    title: str
+    owner: str
+    kind: HostKind
+    region: str | None
+    capacity: int
+    direct: DirectAddress | None
+    link: int
+    server: str | None
+    draining: bool
+    version: str | None
+    created_at: int
+    updated_at: int
+    seen_at: int | None
+    status: HostStatus
+    fault: str | None = None
+    """Why its link was cut, at `fault_at`."""
+    fault_at: int | None = None
+    instances: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """A build of a world: empty, at another place (`url`), or a file stored here.
@@ -443,6 +487,8 @@ class DeletedUser:
     services: tuple[str, ...]
     files: frozenset[str]
     """The hashes of its pictures, which are files to release."""
+    nodes: tuple[str, ...] = ()
+    """Its instance nodes, which are deleted with the instances on them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     """Services that one user can own."""
     instances_per_user: int = Field(default=100, ge=0)
     """Instances that one user can own at the same time."""
+    nodes_per_user: int = Field(default=5, ge=0)
+    """Instance nodes that one user can own."""
     documents_per_user: int = Field(default=1_000, ge=0)
     """Documents, and resources of a host's own types, that one user can own."""
     user_documents_bytes: int = Field(default=16 * MIB, ge=0)
@@ -216,6 +218,8 @@ class Settings(BaseSettings):
     candidates_per_instance: int = Field(default=4_096, ge=1)
     """Candidates per instance: admitted, waiting, and pending. A further request is refused with
     error 122."""
+    link_grace_s: float = Field(default=30, ge=0)
+    """Seconds for which an instance whose node has lost its link waits for it with its players."""
     mailbox_limit: int = Field(default=65_536, ge=16)
     """Messages that can wait for one instance; further data is refused with error 122."""
 

@@ -322,7 +322,7 @@ class HubRelay:
             return  # of another version, or the node's own
         match message:
             case Changed(noun=noun, id=id_, among=among):
-                if noun in ("user", "world", "instance", "server", "service"):
+                if noun in ("user", "world", "instance", "server", "service", "node"):
                     concerned = None if among is None else frozenset(among)
                     self.receivers.changed_elsewhere(noun, id_, concerned)  # type: ignore[arg-type]  # one of them
             case News():

@@ -1,4 +1,5 @@
-"""The feed of `update-*` events about users, worlds, services, the server and idle instances.
+"""The feed of `update-*` events about users, worlds, services, nodes, the server and idle
+instances.
 
 An event carries the whole object, parts of which are in other tables: a user's images and the users
 that it follows, a world's assets. So the code that changed an object only calls `changed`, and one
@@ -37,8 +38,10 @@ from reileta.rules.instance.access import access_of
 from reileta.site import Site
 from reileta.store import ServerInfo, Store
 
-Noun = Literal["user", "world", "instance", "server", "service"]
-Record: TypeAlias = User | records.World | records.InstanceRecord | records.Service | ServerInfo
+Noun = Literal["user", "world", "instance", "server", "service", "node"]
+Record: TypeAlias = (
+    User | records.World | records.InstanceRecord | records.Service | records.HostNode | ServerInfo
+)
 
 WAITING: Final = 65_536
 AT_ONCE: Final = 64
@@ -164,7 +167,7 @@ class UpdateFeed:
     async def _message(self, noun: Noun, id_: str, change: _Change) -> Publish | None:
         record = change.record
         guest = noun == "user" and server_of(id_) is not None
-        if record is None or (noun in ("user", "world", "instance") and not guest):
+        if record is None or (noun in ("user", "world", "instance", "node") and not guest):
             # Loaded now: it may have become private while the change waited, and of two requests
             # that change it, the later one may call `changed` first.
             record = await self._look_up(noun, id_) or (record if noun == "user" else None)
@@ -204,6 +207,8 @@ class UpdateFeed:
             return await self._store.worlds.get(id_)
         if noun == "instance":
             return await self._store.instances.get(id_)
+        if noun == "node":
+            return await self._store.host_nodes.get(id_)
         return await self._store.services.get(id_)
 
     async def _publication(self, record: Record) -> Publish:
@@ -217,6 +222,8 @@ class UpdateFeed:
                 return Publish(events.UPDATE_SERVICE, record.id, lambda _: data)
             case records.InstanceRecord():
                 return self._instance(record)
+            case records.HostNode():
+                return self._host_node(record)
             case _:
                 data = encode(self._server.view(record))
                 return Publish(events.UPDATE_SERVER, record.id, lambda _: data)
@@ -239,6 +246,18 @@ class UpdateFeed:
             return data if audience.admits(viewer.user, admin=viewer.admin) else None
 
         return Publish(events.UPDATE_WORLD, world.id, render)
+
+    def _host_node(self, host: records.HostNode) -> Publish:
+        players = self._directory.players_in(host.instances)
+        views = {
+            private: encode(registry.node_view(host, players, self._address, private=private))
+            for private in (True, False)
+        }
+
+        def render(viewer: Viewer) -> bytes | None:
+            return views[viewer.admin or viewer.user == host.owner]
+
+        return Publish(events.UPDATE_NODE, host.id, render)
 
     def _instance(self, record: records.InstanceRecord) -> Publish:
         """The event about an idle instance; live ones publish their own."""

@@ -55,6 +55,7 @@ from actors.instance.messages import (
     LookAgain,
     Moderate,
     ModerationMessage,
+    NodeChanged,
     ReassignOwner,
     RecordGone,
     RejectCandidate,
@@ -70,6 +71,7 @@ from actors.instance.messages import (
 )
 from actors.instance.missed import EVERYBODY
 from actors.instance.moderation import ModerationRequests
+from actors.instance.node_side import HostedOnNode, NodeRelay
 from actors.instance.notifications import Notifications
 from actors.instance.parts import InstanceParts
 from actors.instance.persistence import Persistence, load
@@ -181,7 +183,10 @@ class InstanceActor(Actor[InstanceMessage]):
         before = recovery.rules
         rules = self._rules_after(before)
         self.parts = parts = InstanceParts.make(config, self.context, recovery, rules, fanout)
-        self._relay = DataRelay(parts)
+        self._relay = relay = DataRelay(parts) if recovery.node is None else NodeRelay(parts)
+        self._node: HostedOnNode | None = None
+        if recovery.node is not None and isinstance(relay, NodeRelay):
+            self._node = HostedOnNode(parts, relay, recovery.node)
         self._send = self._relay.send
         self._members = Members(parts, self._relay)
         self._queue = Queue(parts)
@@ -216,6 +221,8 @@ class InstanceActor(Actor[InstanceMessage]):
             self._queue.resume(unchanged=complete)
             # The last host's words may still be on their way to a socket that vanishes now.
             recovery.missed.spoken(EVERYBODY, trio.current_time())
+        if self._node is not None and exists:
+            self._apply(self._node.begin())
         if not exists:
             self._close()
         if recovery.remote is not None:
@@ -272,6 +279,8 @@ class InstanceActor(Actor[InstanceMessage]):
             case AddMember():
                 self._ensure_open()
                 self._ensure_admitted(message)
+                if self._node is not None:
+                    self._node.ensure_takes(message)
                 self._add_member(message)
             case RemoveMember(session, sink):
                 player = self._members.player_of(session)
@@ -292,6 +301,8 @@ class InstanceActor(Actor[InstanceMessage]):
             case RequestEntry():
                 self._ensure_open()
                 self._ensure_admitted(message)
+                if self._node is not None:
+                    self._node.ensure_takes(message)
                 self._request_entry(message)
             case WithdrawEntry() | AdmitCandidate() | RejectCandidate():
                 self._ensure_open()
@@ -328,6 +339,9 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._close()
             case RefreshObserver(sink):
                 self._members.refresh_observer(sink)
+            case NodeChanged():
+                if self._node is not None and not self._closing:
+                    self._apply(self._node.changed())
             case LookAgain():
                 pass  # `flush` looks
             case Tick():
@@ -504,6 +518,8 @@ class InstanceActor(Actor[InstanceMessage]):
             self._log.note(event)
             self._persistence.record(event)
             self._notifications.deliver(event, answered=answered)
+            if self._node is not None:
+                self._node.record(event)
             if isinstance(event, Closed):
                 self._end(event)
 
@@ -560,6 +576,8 @@ class InstanceActor(Actor[InstanceMessage]):
     ) -> None:
         self._apply(self._members.join(message, silent))
         self._members.welcome(message, gap=gap)
+        if self._node is not None:
+            self._node.greet(message.sink)
 
     def _enter_beside(self, message: AddMember, silent: SilentSinks) -> None:
         """A session enters with a further socket; some of its others may be silent."""

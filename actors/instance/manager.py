@@ -14,11 +14,11 @@ from actors.instance.actor import InstanceActor
 from actors.instance.config import InstanceConfig
 from actors.instance.frames import InstanceFrames
 from actors.instance.hosted import Holding, Hosts, There
-from actors.instance.messages import ExcludeServers, InstanceMessage
+from actors.instance.messages import ExcludeServers, InstanceMessage, RecordGone
 from actors.instance.queue import notify_abandoned
 from actors.instance.recorded import RecordedInstanceActor
 from actors.instance.recording_writer import RecordingWriter
-from actors.instance.recovery import RecoveryState
+from actors.instance.recovery import NodePort, RecoveryState
 from actors.instance.visibility import InstanceVisibility
 from actors.runtime.actor import Spec
 from actors.runtime.errors import ActorStopped
@@ -29,6 +29,7 @@ from reileta.errors import (
     DatabaseFault,
     DatabaseUnavailable,
     InstanceNotFound,
+    NodeNotFound,
     Overloaded,
     ReiletaError,
 )
@@ -67,6 +68,14 @@ class InstanceRelay(Protocol):
         ...
 
 
+class NodePorts(Protocol):
+    """The links of instance nodes (`actors.links.host_links.HostLinks`)."""
+
+    async def port(self, instance_id: str, node_id: str) -> NodePort:
+        """The end of an instance that is about to start. Raises NodeNotFound."""
+        ...
+
+
 class InstanceManager:
     """One actor for each live instance. The node calls `sweep` every `sweep_every_s` seconds."""
 
@@ -93,6 +102,8 @@ class InstanceManager:
         """Takes the members of an instance that this node lost; None: they leave."""
         self._states: WeakValueDictionary[str, RecoveryState] = WeakValueDictionary()
         """The states of instances that run, for admins; their actors own them."""
+        self.ports: NodePorts | None = None
+        """The links of instance nodes, on which instances can live."""
         self.sweep_every_s = min(SWEEP_S, max(0.05, settings.empty_instance_s))
 
     def __len__(self) -> int:
@@ -197,6 +208,9 @@ class InstanceManager:
         self, record: records.InstanceRecord, holding: Holding | None
     ) -> Ref[InstanceMessage]:
         recovery = RecoveryState(record, holding=holding)
+        if record.node is not None and self.ports is not None:
+            with suppress(NodeNotFound):  # then the instance is gone, too: its start finds that
+                recovery.node = await self.ports.port(record.id, record.node)
 
         def gone(error: Exception | None) -> None:
             self._gone(recovery, error)
@@ -215,6 +229,12 @@ class InstanceManager:
             )
 
         return await self._registry.get(record.id, spec)
+
+    def record_gone(self, instance_id: str) -> None:
+        """The database no longer has the instance: its actor here closes it."""
+        ref = self._registry.find(instance_id)
+        if ref is not None:
+            ref.signal(RecordGone())
 
     def drop(self, instance_ids: Iterable[str]) -> None:
         """Ends actors without a word: this node has lost their instances."""
@@ -243,6 +263,8 @@ class InstanceManager:
         holding, speaks = recovery.holding, True
         if recovery.remote is not None:
             recovery.remote.ended()
+        if recovery.node is not None:
+            recovery.node.ended()
         if self.hosts is not None and holding is not None:
             speaks = holding.valid()
             if not holding.lost:

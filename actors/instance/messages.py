@@ -275,6 +275,11 @@ class LookAgain(Message):
     """The instance is suspended, because its node's lease has run out; it may go on by now."""
 
 
+@dataclass(frozen=True, slots=True)
+class NodeChanged(Message):
+    """The link of the instance's node came or went, or the node has said something."""
+
+
 QueueRequest: TypeAlias = RequestEntry | WithdrawEntry | AdmitCandidate | RejectCandidate
 ModerationMessage: TypeAlias = Moderate | TransferMaster | AddModerator | RemoveModerator
 DurableOrder: TypeAlias = UpdateInstance | CloseInstance | ModerationMessage
@@ -309,4 +314,5 @@ InstanceMessage: TypeAlias = (
     | RefreshObserver
     | Tick
     | LookAgain
+    | NodeChanged
 )

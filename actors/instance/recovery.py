@@ -18,12 +18,14 @@ from actors.instance.missed import MissedMessages
 from actors.membership import SeatLost, SessionRecipient
 from reileta import records
 from reileta.errors import ReiletaError
+from reileta.protocol.node_link import Fan
 from reileta.protocol.views.console import InstanceHappenedView
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.data_rate import InstanceRates
 from reileta.rules.instance.events import LeaveReason
 from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.seats import Player
+from reileta.rules.nodes.flow import Outbox
 
 if TYPE_CHECKING:
     from actors.instance.messages import Frozen, InstanceMessage
@@ -88,6 +90,70 @@ class RemoteReceivers(Protocol):
         ...
 
 
+class NodePort(Protocol):
+    """The instance's end of the link to its node (`actors/links/port.py`)."""
+
+    outbox: Outbox[object]
+    """What the node has not handled."""
+    dedicated: bool
+    """Whether the node is the operator's, so that the instance goes on here without it."""
+    grace_s: float
+    """How long players wait for the node's link."""
+
+    @property
+    def linked(self) -> bool:
+        """Whether the node has a link."""
+        ...
+
+    @property
+    def hosted(self) -> bool:
+        """Whether the node hosts the instance over the present link, or goes on with it."""
+        ...
+
+    @property
+    def keeps(self) -> bool:
+        """The same, or it may go on over its next link with what is put now."""
+        ...
+
+    @property
+    def draining(self) -> bool:
+        """Whether the node takes no more instances."""
+        ...
+
+    def listen(self, changed: Callable[[], object]) -> None:
+        """`changed` is called when something has changed, or items of the node wait."""
+        ...
+
+    def begin_anew(self) -> None:
+        """What was before does not count: the node is to be told anew what it hosts."""
+        ...
+
+    def host(self, make: Callable[[int], object]) -> None:
+        """Sends the node what it hosts from now on; `make` gets the epoch."""
+        ...
+
+    def give_up(self) -> None:
+        """The node can't go on with the instance; it begins anew when it comes back."""
+        ...
+
+    def put(self, make: Callable[[int, int], object]) -> int:
+        """Sends an item; `make` gets the epoch and its number, which is returned."""
+        ...
+
+    def take(self, now: float) -> tuple[Fan | None, float]:
+        """The node's next item, if it may be relayed now; else the seconds to wait (0: none
+        waits)."""
+        ...
+
+    def breach(self, reason: str) -> None:
+        """The node has broken the form."""
+        ...
+
+    def ended(self) -> None:
+        """The actor has ended for good."""
+        ...
+
+
 @dataclass(slots=True)
 class PendingWrite:
     """A moderation write that is not known to be durable, and the functions to call once it is.
@@ -113,6 +179,7 @@ class RecoveryState:
         missed: messages for players without a socket.
         holding: this node's right to host the instance; None without a cluster.
         remote: sockets at other nodes; None: there can't be any.
+        node: the link to the instance node on which it lives; None: it lives here.
         soft: what the host knew that handed the instance over.
         happened: what admins see of what happened lately.
         turned_away: those who were inside at another host, and have no seat here, with the reason.
@@ -130,6 +197,7 @@ class RecoveryState:
     missed: MissedMessages = field(default_factory=MissedMessages)
     holding: Holding | None = None
     remote: RemoteReceivers | None = None
+    node: NodePort | None = None
     soft: Frozen | None = None
     happened: deque[InstanceHappenedView] = field(default_factory=lambda: deque(maxlen=HAPPENED))
     turned_away: list[tuple[Member, LeaveReason]] = field(default_factory=list)

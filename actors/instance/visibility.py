@@ -27,6 +27,7 @@ from actors.instance.messages import (
     InstanceMessage,
     LookAgain,
     Moderate,
+    NodeChanged,
     ReassignOwner,
     RecordGone,
     RejectCandidate,
@@ -133,7 +134,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | RecordGone()
         ):
             pass  # from the server
-        case RefreshObserver() | Tick() | LookAgain():
+        case RefreshObserver() | Tick() | LookAgain() | NodeChanged():
             pass  # from the server
         case _:
             assert_never(message)

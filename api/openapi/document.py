@@ -68,6 +68,7 @@ _PATHS: Final = {
     "worlds": "An id, or `id@server`.",
     "instances": "An id, a name, or either with `@server`.",
     "services": "An id, or `id@server`.",
+    "nodes": "An id, or `id@server`.",
 }
 _PARTS: Final = {
     "asset": "The asset's id.",

@@ -22,7 +22,14 @@ from reileta.protocol.views.federation import ChallengeDirection
 from reileta.protocol.views.instance import LogType
 from reileta.protocol.views.registry import Status
 from reileta.protocol.views.server import Health
-from reileta.records import AuditResult, AuditVia, NoticeLevel, PeerState
+from reileta.records import (
+    AuditResult,
+    AuditVia,
+    HostKind,
+    HostStatus,
+    NoticeLevel,
+    PeerState,
+)
 from reileta.rules.client_rules import ClientRuleKind
 from reileta.rules.federation.server_rules import RuleKind
 from reileta.rules.instance.candidates import State
@@ -114,6 +121,10 @@ ENUMS: Final[dict[str, Json]] = {
     ),
     "InstanceTag": _texts(
         sorted(INSTANCE_TAGS.known), "One of them says who may join; the others are properties."
+    ),
+    "NodeKind": _texts(get_args(HostKind), "Whose instances an instance node hosts."),
+    "NodeStatus": _texts(
+        get_args(HostStatus), "Whether an instance node is connected, and takes instances."
     ),
     "ServiceTag": _texts(sorted(SERVICE_TAGS.known), "A property of a service."),
     "Topic": _texts(TOPICS, "An event, a group of events, or `all`."),

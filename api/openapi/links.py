@@ -20,6 +20,7 @@ _MADE: Final = {
     "/api/worlds": ("/api/worlds", "/id"),
     "/api/worlds/<ref>/assets": ("/api/worlds/<ref>/assets", "/id"),
     "/api/services": ("/api/services", "/id"),
+    "/api/nodes": ("/api/nodes", "/id"),
     "/api/instances": ("/api/instances", "/id"),
 }
 """For each path that makes an object: the path below which it is, and its id in the answer."""

@@ -34,6 +34,7 @@ RULES: Final = (
     "reassign_owner",
     "join",
     "leave",
+    "lose_host",
     "disconnect",
     "exclude",
     "moderate",

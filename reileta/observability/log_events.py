@@ -272,3 +272,19 @@ LOG_REOPENED: Final = "log.reopened"
 
 # Records of the standard library's logging
 LIBRARY_SAID: Final = "library.said"
+
+# Instance nodes
+NODE_CREATED: Final = "node.created"
+NODE_LINKED: Final = "node.linked"
+"""An instance node has opened a link; `link` is its number."""
+NODE_UNLINKED: Final = "node.unlinked"
+"""The link of an instance node has ended; `reason` says why."""
+NODE_REFUSED: Final = "node.refused"
+"""An instance node broke the form of the link; `reason` says how. After three within a minute, the
+link is cut."""
+LINK_LOST: Final = "link.lost"
+"""This instance node has lost its link to the server; it connects again in `again_in_s` seconds."""
+LINK_OPENED: Final = "link.opened"
+"""This instance node is connected to its server."""
+NODE_READY: Final = "node.ready"
+"""This instance node runs. Scripts wait for this event."""

@@ -104,6 +104,8 @@ class CloseCode(IntEnum):
     # The same number: on the session API, the credential comes with the upgrade.
     NOT_TEXT = NO_CREDENTIAL
     NOT_AN_OBJECT = 4002, None, Meaning("A message was not a JSON object", Reconnect.FIX_CLIENT)
+    # The same number: on the link of an instance node (docs/nodes.md).
+    BAD_FORM = NOT_AN_OBJECT
     FIELD_MISSING = 4003, None, Meaning("A field is missing", Reconnect.FIX_CLIENT)
     FIELD_TYPE = 4004, None, Meaning("A field has the wrong type", Reconnect.FIX_CLIENT)
     FIELD_VALUE = (

@@ -20,6 +20,7 @@ DEFLATE_FROM: Final = 128
 
 FIN: Final = 0x80
 TEXT: Final = 0x01
+BINARY: Final = 0x02
 
 encode: Final = msgspec.json.Encoder().encode
 """Any value as JSON text."""
@@ -33,6 +34,13 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65536:
         return b"\x81\x7e" + size.to_bytes(2) + payload
     return b"\x81\x7f" + size.to_bytes(8) + payload
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """The payload as one final, unmasked binary frame."""
+    frame = bytearray(text_frame(payload))
+    frame[0] = FIN | BINARY
+    return bytes(frame)
 
 
 def fragment(payload: bytes, *, first: bool = False, last: bool = False) -> bytes:

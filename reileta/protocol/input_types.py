@@ -440,6 +440,26 @@ Capacity = Annotated[
     AfterValidator(_whole(1, MAX_CAPACITY)),
     _whole_schema(1, MAX_CAPACITY, description="Number of seats.", examples=[32]),
 ]
+NodeCapacity = Annotated[
+    int,
+    BeforeValidator(_integral),
+    AfterValidator(_whole(1, 100)),
+    _whole_schema(1, 100, description="Instances that can live on the node.", examples=[100]),
+]
+Region = Annotated[
+    str,
+    checked(
+        is_platform, "must be 1 to 32 characters of a-z 0-9 . _ -, and begin with a letter or digit"
+    ),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "Where the node is, for people.",
+            "pattern": "^[a-z0-9][a-z0-9._-]{0,31}$",
+            "examples": ["eu-west"],
+        }
+    ),
+]
 TimeMs = Annotated[
     int,
     BeforeValidator(_integral),

@@ -8,8 +8,9 @@ import hmac
 import secrets
 from typing import Final, Literal, get_args
 
-TokenKind = Literal["ua", "sa", "ia", "ur"]
-"""An access key of a user, of another server, of another server's user; and a refresh key."""
+TokenKind = Literal["ua", "sa", "ia", "ur", "na"]
+"""An access key of a user, of another server, of another server's user; a refresh key; the key of
+an instance node."""
 
 KINDS: Final[tuple[TokenKind, ...]] = get_args(TokenKind)
 TOKEN_BYTES: Final = 32

@@ -24,6 +24,7 @@ from reileta.store.deeds import Deeds
 from reileta.store.embedded.server import open_embedded
 from reileta.store.follows import Follows
 from reileta.store.guests import Guests
+from reileta.store.host_nodes import HostNodes
 from reileta.store.images import Images
 from reileta.store.instances import Instances
 from reileta.store.known_networks import Networks
@@ -68,6 +69,7 @@ class Store:
     follows: Follows
     profiles: UserProfiles
     services: Services
+    host_nodes: HostNodes
     assets: Assets
     images: Images
     blobs: Blobs
@@ -166,6 +168,7 @@ async def open_store(
             follows=Follows(database, clock, limit=settings.follows_per_user),
             profiles=UserProfiles(database, clock),
             services=Services(database, clock, quotas),
+            host_nodes=HostNodes(database, clock, quotas),
             assets=Assets(
                 database,
                 clock,

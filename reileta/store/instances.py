@@ -11,6 +11,7 @@ from reileta.ids import is_id, new_id
 from reileta.records import Cursor, InstanceRecord, Page
 from reileta.store import visibility
 from reileta.store.database import ConstraintBroken, Queries, Row
+from reileta.store.host_nodes import ensure_room_on
 from reileta.store.query_builder import Where, assignments, page, tag_list
 from reileta.store.quotas import DEFAULT, Quotas
 
@@ -52,17 +53,21 @@ class Instances:
         owner: str,
         capacity: int,
         tags: frozenset[str],
+        node: str | None = None,
     ) -> InstanceRecord:
         """Creates an instance, which is empty from now on.
 
-        Raises InstanceExists, UserNotFound if its owner was deleted meanwhile, and QuotaReached.
+        Raises InstanceExists, UserNotFound if its owner was deleted meanwhile, QuotaReached, and
+        the errors of `ensure_room_on`.
         """
         async with self._queries.transaction() as transaction:
             await self._quotas.ensure_room(transaction, "instances", owner)
+            if node is not None:
+                await ensure_room_on(transaction, node)
             row = await transaction.fetch_one(
                 "INSERT INTO instances (owner, id, name, title, description, world, "
-                "capacity, tags, empty_since, created_at, updated_at) "
-                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9) "
+                "capacity, tags, empty_since, created_at, updated_at, node) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10) "
                 "ON CONFLICT DO NOTHING RETURNING *",
                 owner,
                 new_id("i"),
@@ -73,6 +78,7 @@ class Instances:
                 capacity,
                 tag_list(tags),
                 self._clock.now_ms(),
+                node,
             )
             if row is None:
                 raise InstanceExists.field("name", "is taken")
@@ -230,4 +236,5 @@ def instance(row: Row) -> InstanceRecord:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         entered=row["entered"],
+        node=row["node"],
     )

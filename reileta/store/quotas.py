@@ -16,7 +16,7 @@ from reileta.settings import MIB, Settings
 from reileta.store.database import Queries
 from reileta.store.ownership import lock_owner
 
-Owned = Literal["worlds", "services", "instances"]
+Owned = Literal["worlds", "services", "instances", "hosts"]
 """Tables whose rows belong to the user in their column `owner`."""
 
 
@@ -25,7 +25,7 @@ class Quotas:
     """The limits; the defaults are those of the settings.
 
     Attributes:
-        worlds, services, instances, documents: rows of one owner.
+        worlds, services, instances, documents, hosts: rows of one owner.
         documents_bytes: size of the titles and data of one owner's documents.
         assets: assets of one world.
         shares: users with whom one resource is shared.
@@ -36,6 +36,7 @@ class Quotas:
     worlds: int = 500
     services: int = 100
     instances: int = 100
+    hosts: int = 5
     documents: int = 1_000
     documents_bytes: int = 16 * MIB
     assets: int = 100
@@ -50,6 +51,7 @@ class Quotas:
             worlds=settings.worlds_per_user,
             services=settings.services_per_user,
             instances=settings.instances_per_user,
+            hosts=settings.nodes_per_user,
             documents=settings.documents_per_user,
             documents_bytes=settings.user_documents_bytes,
             assets=settings.assets_per_world,
@@ -70,7 +72,7 @@ class Quotas:
                 f"SELECT count(*) FROM {table} WHERE owner = $1",  # noqa: S608 - one of `Owned`
                 owner,
             )
-            ensure_below(table, count, limit)
+            ensure_below("nodes" if table == "hosts" else table, count, limit)
 
     async def ensure_room_for_document(self, transaction: Queries, owner: str) -> None:
         """Like `ensure_room`, for a document; its size is checked once it is written."""

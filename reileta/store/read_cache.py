@@ -50,6 +50,7 @@ TABLES: Final = frozenset(
             "deeds_done",
             "follows",
             "guests",
+            "hosts",
         ),
         *("images", "instances", "integrity_tokens", "known_networks", "leases", "moderations"),
         *("moderators", "mutes", "nodes", "peer_tokens", "places", "resources", "server"),

@@ -242,8 +242,9 @@ class Users:
         """Deletes an account and its private data, and transfers its objects, at once.
 
         E-mail address, password, sessions, tokens, pictures, and follows in both directions are
-        deleted. Worlds, instances and services are transferred to the server's own account, and the
-        entries of the moderation log, of which that account keeps as many as every other owner.
+        deleted, and instance nodes with the instances on them. Worlds, other instances and
+        services are transferred to the server's own account, and the entries of the moderation
+        log, of which that account keeps as many as every other owner.
         Raises UserNotFound, and UserCannotDelete for the two accounts of the server itself.
         """
         now = self._clock.now_ms()
@@ -253,6 +254,7 @@ class Users:
             if row is not None and row["system"] is not None:
                 raise UserCannotDelete
             heir = (await Users(transaction, self._clock).server_account()).id
+            hosts = await transaction.fetch("DELETE FROM hosts WHERE owner = $1 RETURNING id", id_)
             handed = {}
             for table in ("worlds", "instances", "services"):
                 rows = await transaction.fetch(
@@ -284,6 +286,7 @@ class Users:
             user=gone,
             sessions=tuple(one["id"] for one in sessions),
             files=hashes(pictures),
+            nodes=tuple(one["id"] for one in hosts),
             **handed,
         )
 

@@ -26,6 +26,7 @@ from reileta.ids import at
 from reileta.observability.metrics import Metrics
 from reileta.records import (
     Ban,
+    HostNode,
     InstanceRecord,
     Moderation,
     ModerationWrite,
@@ -257,6 +258,44 @@ class FakeClientRules:
         return []
 
 
+class FakeHostNodes:
+    """`store.host_nodes`: the nodes of `hosts`, each with its token."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, HostNode] = {}
+        self.tokens: dict[str, bytes] = {}
+        self.faults: list[tuple[str, str]] = []
+
+    async def get(self, id_: str) -> HostNode | None:
+        await trio.lowlevel.checkpoint()
+        return self.hosts.get(id_)
+
+    async def link(
+        self, id_: str, token_hash: bytes, *, server: str, version: str
+    ) -> HostNode | None:
+        host = await self.get(id_)
+        if host is None or self.tokens[id_] != token_hash:
+            return None
+        linked = replace(host, link=host.link + 1, server=server, status="online")
+        self.hosts[id_] = linked
+        return linked
+
+    async def seen(self, id_: str, token_hash: bytes, *, link: int) -> bool:
+        host = await self.get(id_)
+        return host is not None and host.link == link and self.tokens[id_] == token_hash
+
+    async def unlink(self, id_: str, *, link: int) -> HostNode | None:
+        host = await self.get(id_)
+        if host is None or host.link != link:
+            return None
+        self.hosts[id_] = replace(host, server=None, status="offline")
+        return self.hosts[id_]
+
+    async def note_fault(self, id_: str, fault: str) -> HostNode | None:
+        self.faults.append((id_, fault))
+        return await self.get(id_)
+
+
 class FakeTransactions:
     """`store.database`, as far as a node of a cluster uses it: every tenure holds."""
 
@@ -325,6 +364,7 @@ class FakeDatabase:
         self.database = FakeTransactions()
         self.identity = FakeIdentity()
         self.client_rules = FakeClientRules()
+        self.host_nodes = FakeHostNodes()
 
 
 @dataclass(frozen=True, slots=True)

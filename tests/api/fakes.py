@@ -106,6 +106,8 @@ class FakeNode:
     deleted: list[DeletedUser] = field(default_factory=list)
     client: HttpClient = field(default_factory=NoClient)
     key: ServerKey = field(default_factory=ServerKey.generate)
+    refreshed: list[str] = field(default_factory=list)
+    """Nodes whose links were to be looked at."""
     peers_told: list[PeerServer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -132,6 +134,10 @@ class FakeNode:
         )
         self.servers, self.peers = self.trust.servers, self.trust.peers
         self.guests: Any = SimpleNamespace(policy=GuestPolicy(self.settings, self.servers))
+        self.host_links: Any = SimpleNamespace(
+            refresh=self.refreshed.append,
+            deleted=lambda node, instances: self.refreshed.append(node),
+        )
         knowledge = Knowledge(self.store, self.peers)
         self.remote_reads = RemoteReads(
             self.peers,

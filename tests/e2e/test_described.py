@@ -180,6 +180,7 @@ async def test_players_are_told_what_is_described(
         for method, path, body in (
             ("PUT", "/api/worlds", {"title": "Meadow"}),
             ("PUT", "/api/services", {"id": "com.example.voice", "title": "Voice"}),
+            ("PUT", "/api/nodes", {"title": "Attic"}),
             ("POST", "/api/server", {"title": "Harbour"}),
             ("POST", "/api/users/@me", {"description": "Hello"}),
         ):

@@ -125,6 +125,13 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/services/{ref}": NOTHING,
     "POST /api/services/{ref}": NOTHING,
     "DELETE /api/services/{ref}": NOTHING,
+    "GET /api/nodes": each("/api/nodes?owner={owner}&query={title}", None),
+    "PUT /api/nodes": NOTHING,
+    "GET /api/nodes/{ref}": each("/api/nodes/{instance}", None),
+    "POST /api/nodes/{ref}": NOTHING,
+    "DELETE /api/nodes/{ref}": NOTHING,
+    "POST /api/nodes/{ref}/token": NOTHING,
+    "POST /api/nodes/{ref}/drain": NOTHING,
     "GET /api/instances": (
         *each(PLACE + "?world={world}", None),
         *each(PLACE + "?world={world}:1&owner={owner}", None),

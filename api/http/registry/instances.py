@@ -10,14 +10,23 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import ensure_own_server, find_instance, find_owner, find_world, world_ref
+from api.http.lookups import (
+    ensure_own_server,
+    find_instance,
+    find_owner,
+    find_world,
+    local,
+    world_ref,
+)
 from api.http.pagination import Search, empty_list, list_view
 from api.http.presenters import site_of
 from api.http.remote import REMOTE_ERRORS
 from reileta.errors import (
+    GuestNotAllowed,
     InstanceExists,
     InstanceInvalid,
     InstanceNotFound,
+    NodeNotFound,
     OutcomeUnknown,
     PermissionDenied,
     QuotaReached,
@@ -62,6 +71,11 @@ class InstanceCreate(CreateInput):
     description: Description | None = None
     capacity: Capacity | None = Field(
         default=None, description="Number of seats. Default: the world's capacity."
+    )
+    node: Reference | None = Field(
+        default=None,
+        description="The instance node on which it lives. Default: this server.",
+        examples=["n_3b9f1c2d-7e6a-4d5c-8b1f-0a2c4e6f8d7b"],
     )
     tags: TagList = Field(
         default=(),
@@ -155,6 +169,8 @@ def instance_routes(deps: ApiDeps) -> Routes:
             TagUnknown,
             PermissionDenied,
             QuotaReached,
+            NodeNotFound,
+            GuestNotAllowed,
             *REMOTE_ERRORS,
         ),
     )
@@ -165,6 +181,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
         reference = world_ref(node, params.world)
         if reference is None:
             raise InstanceInvalid.field("world", "must be w_…, w_…:version or w_…:version@server")
+        host = None if params.node is None else await host_for(call, params.node)
         capacity = await capacity_of(call, At.parse(reference))
         tags = INSTANCE_TAGS.resolve(params.tags, admin=call.admin)
         fields: dict[str, Any] = {
@@ -174,6 +191,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
             "owner": call.by.user.id,
             "capacity": capacity if params.capacity is None else params.capacity,
             "tags": tags,
+            "node": host,
         }
         instance = await create_named(params.name, fields)
         owner = call.by.user
@@ -187,6 +205,21 @@ def instance_routes(deps: ApiDeps) -> Routes:
         )
         node.changed("instance", instance)
         return view(call, instance)
+
+    async def host_for(call: RequestContext, text: str) -> str:
+        """The id of the node that is to host an instance of the caller.
+
+        Raises NodeNotFound, PermissionDenied if it hosts only those of somebody else, and
+        GuestNotAllowed.
+        """
+        if call.by.guest:
+            raise GuestNotAllowed
+        host = await node.store.host_nodes.get(local(node, call, text))
+        if host is None:
+            raise NodeNotFound
+        if host.kind == "hosted" and host.owner != call.by.user.id:
+            raise PermissionDenied.field("node", "hosts only instances of its owner")
+        return host.id
 
     async def capacity_of(call: RequestContext, reference: At) -> int:
         """The capacity of a world of this or another server.

@@ -26,6 +26,7 @@ from reileta.protocol.views.instance import (
     CandidateView,
     LeftView,
     ModeratedView,
+    PausedView,
     PlayerId,
     PlayerInsideView,
     RoleView,
@@ -36,6 +37,7 @@ from reileta.protocol.views.registry import (
     IdentityView,
     InstanceView,
     Millis,
+    NodeView,
     NothingView,
     ServiceView,
     UserFriendView,
@@ -186,6 +188,13 @@ EVENTS: Final = Events(
         subgroup="the service's id",
     ),
     Event(
+        name=events.UPDATE_NODE,
+        group=_UPDATE,
+        description="An instance node was created or changed, was connected or disconnected.",
+        data=NodeView,
+        subgroup="the node's id",
+    ),
+    Event(
         name=events.UPDATE_INSTANCE,
         group=_UPDATE,
         description="An instance was created or changed, a player joined or left, or the master"
@@ -298,10 +307,10 @@ EVENTS: Final = Events(
     Event(
         name=events.INSTANCE_PAUSED,
         group=_INSTANCE,
-        description="The instance runs at another node of the server, which can't be reached for"
-        " now; data is refused with error 122. `instance-resumed`, `instance-restored` or"
-        " `instance-left` follows.",
-        data=NothingView,
+        description="The instance runs at another node, which can't be reached for now; data is"
+        " refused with error 122. `instance-resumed`, `instance-restored` or `instance-left`"
+        " follows. `until`: if it lives on an instance node, the time until which it waits.",
+        data=PausedView,
         sent_to="the players whom it concerns",
         subgroup=_INSTANCE_ID,
     ),

@@ -93,7 +93,8 @@ ABNORMAL: Final = 1006
 
 HELD: Final = HeldMessage.HELD
 Messages = list[bytes | HeldMessage | None]
-"""Messages that came in: the bytes of a text, or None for a message that was not text. `HELD` comes
+"""Messages that came in: the bytes of a text, or None for a message that was not text (after
+`take_binary`: binary). `HELD` comes
 first if the listener has taken the message already, and only its `handle` must still run."""
 
 
@@ -293,6 +294,10 @@ class Transport(ABC):
         self._listener = listener
         self.busy = False
 
+    def take_binary(self, limit_bytes: int) -> None:
+        """Takes binary messages of up to that size from here on, instead of texts."""
+        raise NotImplementedError
+
     @abstractmethod
     async def receive(self) -> Messages:
         """The messages that came in since, and that no listener took.
@@ -451,6 +456,7 @@ class ProtocolTransport(Transport):
         "_over",
         "_protocol",
         "_take_turn",
+        "_takes",
         "_tracker",
     )
 
@@ -466,6 +472,7 @@ class ProtocolTransport(Transport):
         self._limit_bytes = upgraded.protocol.max_message_size or _NO_LIMIT
         self._tracker: FrameTracker | None = None
         """Follows what the parser gets; None while it has all frames as a whole."""
+        self._takes = Opcode.TEXT
         self._over = False
         self._early = upgraded.early
         self._take_turn = upgraded.take_turn
@@ -476,6 +483,12 @@ class ProtocolTransport(Transport):
             isinstance(one, PerMessageDeflate) and one.local_max_window_bits == MAX_WBITS
             for one in upgraded.protocol.extensions
         )
+
+    def take_binary(self, limit_bytes: int) -> None:
+        """Takes binary messages of up to that size from here on, instead of texts; nothing is
+        compressed."""
+        self._takes, self._deflate, self._limit_bytes = Opcode.BINARY, False, -1
+        self._protocol.max_message_size = limit_bytes
 
     @property
     def fragment_count(self) -> int:
@@ -588,7 +601,7 @@ class ProtocolTransport(Transport):
     def _collect_frame(self, frame: Frame, messages: Messages) -> None:
         data = bytes(frame.data)
         if frame.opcode is not Opcode.CONT:
-            kind = b"" if frame.opcode is Opcode.BINARY else b"text"
+            kind = b"data" if frame.opcode is self._takes else b""
             if frame.fin:
                 messages.append(data if kind else None)
                 if not kind:

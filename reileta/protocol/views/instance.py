@@ -240,6 +240,12 @@ class LeftView(Struct, omit_defaults=True):
     note: Reason | UnsetType = UNSET
 
 
+class PausedView(Struct, omit_defaults=True):
+    """Until when a paused instance waits for its node, if it lives on one."""
+
+    until: Annotated[Millis, Meta(description="Then the players leave")] | UnsetType = UNSET
+
+
 class RetainedView(Struct, omit_defaults=True):
     """A retained value of a player."""
 

@@ -17,6 +17,9 @@ from reileta.records import (
     DISABLED_TAG,
     NO_PROFILE,
     Asset,
+    HostKind,
+    HostNode,
+    HostStatus,
     InstanceRecord,
     Profile,
     Service,
@@ -50,6 +53,10 @@ WorldAt = Annotated[
 ]
 AssetId = Annotated[
     str, Meta(description="An asset's id", examples=["f_1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9"])
+]
+NodeId = Annotated[
+    str,
+    Meta(description="An instance node's id", examples=["n_3b9f1c2d-7e6a-4d5c-8b1f-0a2c4e6f8d7b"]),
 ]
 ServiceId = Annotated[str, Meta(description="A service's id", examples=["com.example.voice"])]
 InstanceId = Annotated[
@@ -255,6 +262,9 @@ class InstanceView(Struct, kw_only=True):
     capacity: Capacity
     connected: Annotated[int, Meta(description="Players inside", examples=[3], ge=0)]
     queued: Annotated[int, Meta(description="Waiting candidates", examples=[0], ge=0)]
+    node: Annotated[NodeId, Meta(description="The instance node on which it lives")] | UnsetType = (
+        UNSET
+    )
     tags: Tags
     server: Address
     address: Annotated[
@@ -264,6 +274,68 @@ class InstanceView(Struct, kw_only=True):
     secure: Secure
     created_at: Millis
     updated_at: Millis
+
+
+RegionName = Annotated[str, Meta(description="Where it is", examples=["eu-west"])]
+Software = Annotated[str, Meta(description="Its software", examples=["reileta/1.0"])]
+
+
+class DirectView(Struct, kw_only=True):
+    """Where clients can reach an instance node themselves."""
+
+    address: Address
+    secure: Secure
+
+
+class FaultView(Struct, kw_only=True):
+    """Why the server has cut the link of an instance node."""
+
+    reason: Annotated[str, Meta(description="What the node did", examples=["sends text"])]
+    at: Millis
+
+
+class NodeView(Struct, kw_only=True):
+    """An instance node: a machine that hosts instances over a link to this server. Only its owner
+    and admins see `version`, `direct` and `fault`."""
+
+    id: NodeId
+    title: Title
+    owner: UserAt
+    kind: Annotated[
+        HostKind,
+        Meta(
+            description="`dedicated`: of the operator, for everybody's instances. `hosted`: of a"
+            " user, for its own."
+        ),
+    ]
+    status: Annotated[HostStatus, Meta(description="`draining`: it takes no more instances")]
+    region: Annotated[str, Meta(description="Where it is", examples=["eu-west"])] | UnsetType = (
+        UNSET
+    )
+    instances: Annotated[int, Meta(description="Instances that live on it", examples=[2], ge=0)]
+    players: Annotated[int, Meta(description="Players inside these", examples=[5], ge=0)]
+    capacity: Annotated[int, Meta(description="Instances that can live on it", examples=[100])]
+    version: (
+        Annotated[str, Meta(description="Its software", examples=["reileta/1.0"])] | UnsetType
+    ) = UNSET
+    direct: DirectView | UnsetType = UNSET
+    fault: FaultView | UnsetType = UNSET
+    created_at: Millis
+    updated_at: Millis
+    seen_at: (
+        Annotated[Millis, Meta(description="When it was last known to be connected")] | UnsetType
+    ) = UNSET
+
+
+class NodeTokenView(NodeView, kw_only=True):
+    """An instance node with a new token."""
+
+    token: Annotated[
+        str,
+        Meta(
+            description="What the node connects with. It is shown only now", examples=["na_x2J0W…"]
+        ),
+    ]
 
 
 class LoginView(Struct, kw_only=True):
@@ -461,6 +533,41 @@ def service_view(service: Service, address: str) -> ServiceView:
     )
 
 
+def node_view(host: HostNode, players: int, address: str, *, private: bool) -> NodeView:
+    """The instance node; `private`: for its owner and admins."""
+    return NodeView(**_node_fields(host, players, address, private=private))
+
+
+def node_token_view(host: HostNode, players: int, address: str, token: str) -> NodeTokenView:
+    """The same with its new token, for its owner."""
+    return NodeTokenView(token=token, **_node_fields(host, players, address, private=True))
+
+
+def _node_fields(host: HostNode, players: int, address: str, *, private: bool) -> dict[str, Any]:
+    direct = host.direct if private else None
+    return {
+        "id": host.id,
+        "title": host.title,
+        "owner": at(host.owner, address),
+        "kind": host.kind,
+        "status": host.status,
+        "region": known(host.region),
+        "instances": len(host.instances),
+        "players": players,
+        "capacity": host.capacity,
+        "version": known(host.version if private else None),
+        "direct": UNSET
+        if direct is None
+        else DirectView(address=direct.address, secure=direct.secure),
+        "fault": UNSET
+        if not private or host.fault is None or host.fault_at is None
+        else FaultView(reason=host.fault, at=host.fault_at),
+        "created_at": host.created_at,
+        "updated_at": host.updated_at,
+        "seen_at": known(host.seen_at),
+    }
+
+
 class Inside(Protocol):
     """The occupancy of an instance, in numbers; `master` is a `UserIDAt` or a bare id."""
 
@@ -486,6 +593,7 @@ def instance_view(instance: InstanceRecord, inside: Inside, site: Site) -> Insta
         capacity=instance.capacity,
         connected=inside.connected,
         queued=inside.queued,
+        node=known(instance.node),
         tags=tuple(sorted(instance.tags)),
         server=address,
         address=address,

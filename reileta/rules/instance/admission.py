@@ -328,6 +328,16 @@ class Admission(InstanceState):
             self._announced_queue = self.candidates.version
         return self.apply_consequences(now, [])
 
+    def lose_host(self, now: int) -> list[InstanceEvent]:
+        """The node on which the instance lives did not come back: all players leave, and nobody
+        waits any more. The instance stays."""
+        out: list[InstanceEvent] = []
+        for one in tuple(self.candidates.all()):
+            self.drop_candidate(one.user, "host-lost", out)
+        for player in tuple(self.seats.players.values()):
+            self.vacate(player, "host-lost", None, out)
+        return self.apply_consequences(now, out)
+
     def present(self, user: str) -> None:
         """A user has a socket again, so a candidate keeps its place. Can be called for any user."""
         self.candidates.absent(user, None)

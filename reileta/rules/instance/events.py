@@ -15,9 +15,12 @@ from reileta.rules.instance.candidates import Entry
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.seats import Player
 
-LeaveReason = Literal["left", "disconnected", "kicked", "banned", "closed", "server-blocked"]
+LeaveReason = Literal[
+    "left", "disconnected", "kicked", "banned", "closed", "server-blocked", "host-lost"
+]
 """Why a player left: by itself, after its grace period, by moderation, because the instance closed,
-or because this server has nothing to do with the player's any more."""
+because this server has nothing to do with the player's any more, or because the instance's node did
+not come back."""
 
 CandidateReason = Literal[
     "asked",
@@ -30,6 +33,7 @@ CandidateReason = Literal[
     "banned",
     "closed",
     "server-blocked",
+    "host-lost",
 ]
 """Why a candidate's entry is new, changed or removed."""
 

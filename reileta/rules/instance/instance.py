@@ -83,15 +83,7 @@ class Instance(Administration):
         """
         if key is None and to is None and player_id in self.audible:  # nearly every message
             return TO_ALL
-        player = self.seats.players.get(player_id)
-        if player is None:
-            raise NotInInstance
-        if player_id not in self.audible and self.moderation.muted(player.user, now):
-            raise NotAllowed.field("player", "is muted")
-        if key is not None and not 1 <= len(key) <= KEY_LIMIT:
-            raise MessageInvalid.field("key", f"must be 1 to {KEY_LIMIT} characters")
-        if to is not None and len(to) > TO_LIMIT:
-            raise MessageInvalid.field("to", f"must be at most {TO_LIMIT} players")
+        self.ensure_may_speak(player_id, key, to, now)
         if key is not None:
             if self.values.rolls_back(player_id, key, at, series):
                 return DROPPED
@@ -101,6 +93,26 @@ class Instance(Administration):
             return TO_ALL
         inside = self.seats.players
         return Spoken(tuple(one for one in dict.fromkeys(to) if one in inside), False)
+
+    def ensure_may_speak(
+        self, player_id: str, key: str | None, to: tuple[str, ...] | None, now: int
+    ) -> None:
+        """Checks a player's message before it has an effect.
+
+        Raises:
+            NotInInstance: the player is not inside.
+            NotAllowed: its user is muted.
+            MessageInvalid: `key` or `to` is out of range.
+        """
+        player = self.seats.players.get(player_id)
+        if player is None:
+            raise NotInInstance
+        if player_id not in self.audible and self.moderation.muted(player.user, now):
+            raise NotAllowed.field("player", "is muted")
+        if key is not None and not 1 <= len(key) <= KEY_LIMIT:
+            raise MessageInvalid.field("key", f"must be 1 to {KEY_LIMIT} characters")
+        if to is not None and len(to) > TO_LIMIT:
+            raise MessageInvalid.field("to", f"must be at most {TO_LIMIT} players")
 
     def clock_was_set(self, by_ms: int) -> None:
         """The wall clock was set by so many ms, back if negative: every wait of a known length

@@ -1,0 +1,1 @@
+"""Links to instance nodes, which host instances elsewhere."""

@@ -1,0 +1,241 @@
+"""The links of instance nodes to this process, and the instances that live on these nodes.
+
+The database gives each link its number, so that a node has one link at a time over all processes:
+a new one replaces the one before, wherever that is. Every `SEEN_S`, and when something about a node
+changes, this looks whether its link is still the one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+import trio
+
+from actors.links.port import HostedPort, Link
+from reileta.clock import Clock
+from reileta.errors import CredentialInvalid, DatabaseUnavailable, NodeNotFound, TooManyRequests
+from reileta.observability import log_events
+from reileta.observability.activity_log import ActivityLog
+from reileta.protocol.close_codes import CloseCode
+from reileta.protocol.node_link import Hello, Hold
+from reileta.records import HostNode
+from reileta.store.host_nodes import SEEN_S, HostNodes
+
+CUT_S: Final = 60.0
+"""How long a node whose link was cut for its form can't open another one."""
+CHECKS: Final = 4096
+"""Nodes that are to be looked at; more are looked at when their time comes."""
+
+
+class OpenLink(Link, Protocol):
+    """A node's socket, as this file uses it."""
+
+    node: str
+    token_hash: bytes
+    number: int
+    """Of the link; 0 before it has one."""
+
+    def end(self, code: CloseCode, reason: str) -> None:
+        """Closes the socket. What still comes over it is dropped."""
+        ...
+
+    def forget(self, port: HostedPort) -> None:
+        """An instance has ended, which the node hosts."""
+        ...
+
+
+class HostLinks:
+    """The links to this process, by node."""
+
+    def __init__(
+        self,
+        hosts: HostNodes,
+        clock: Clock,
+        *,
+        activity: ActivityLog,
+        grace_s: float,
+        process: Callable[[], str],
+        changed: Callable[[HostNode], None],
+        gone: Callable[[str], None],
+    ) -> None:
+        """`process`: the id of this process among those of the server. `changed` publishes a node,
+        `gone` ends an instance whose node was deleted."""
+        self._hosts = hosts
+        self._activity = activity
+        self._grace_s = grace_s
+        self._process = process
+        self._changed = changed
+        self._gone = gone
+        self._links: dict[str, OpenLink] = {}
+        self._ports: dict[str, dict[str, HostedPort]] = {}
+        self._epochs = itertools.count(clock.now_ms())
+        self._cut_until: dict[str, float] = {}
+        self._to_check: dict[str, None] = {}
+        self._stirred = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def debug_counts(self) -> dict[str, int]:
+        """The sizes of the tables, for tests that look for leaks."""
+        return {"links": len(self._links), "hosted instances": sum(map(len, self._ports.values()))}
+
+    # Instances ---------------------------------------------------------------------------------
+
+    async def port(self, instance_id: str, node_id: str) -> HostedPort:
+        """The end of an instance that is about to start. Raises NodeNotFound."""
+        host = await self._hosts.get(node_id)
+        if host is None:
+            raise NodeNotFound
+        ports = self._ports.setdefault(node_id, {})
+        made = HostedPort(
+            instance_id,
+            host,
+            grace_s=self._grace_s,
+            epochs=lambda: next(self._epochs),
+            ended=self._ended,
+        )
+        ports[instance_id] = made
+        made.link = self._links.get(node_id)
+        return made
+
+    def _ended(self, port: HostedPort) -> None:
+        ports = self._ports.get(port.node, {})
+        if ports.get(port.id) is port:
+            del ports[port.id]
+            if not ports:
+                del self._ports[port.node]
+        link = self._links.get(port.node)
+        if link is not None and port.epoch:
+            link.forget(port)
+
+    def ports(self, node_id: str) -> dict[str, HostedPort]:
+        """The instances that run and live on the node."""
+        return self._ports.get(node_id, {})
+
+    # Links -------------------------------------------------------------------------------------
+
+    def ensure_not_cut(self, node_id: str) -> None:
+        """Raises TooManyRequests for a node whose link was cut a moment ago."""
+        until, now = self._cut_until.get(node_id, 0.0), trio.current_time()
+        if until > now:
+            raise TooManyRequests(until - now)
+        self._cut_until.pop(node_id, None)
+
+    async def open(self, link: OpenLink, hello: Hello, welcome: Callable[..., None]) -> None:
+        """A node has said hello over a new link. `welcome` gets the node and what goes on.
+
+        Raises CredentialInvalid, and DatabaseUnavailable.
+        """
+        host = await self._hosts.link(
+            link.node, link.token_hash, server=self._process(), version=hello.software[:64]
+        )
+        if host is None:
+            raise CredentialInvalid
+        link.number = host.link
+        before = self._links.get(link.node)
+        if before is not None:
+            if before.number > link.number:
+                link.end(CloseCode.REPLACED, "replaced by a newer link")
+                return
+            self.detach(before)
+            before.end(CloseCode.REPLACED, "replaced by a newer link")
+        self._links[link.node] = link
+        holds = {hold.instance: hold for hold in hello.holds}
+        ports = self.ports(link.node)
+        goes_on: list[Hold] = []
+        for port in ports.values():
+            port.draining = host.draining
+            on = port.resume(link, holds.get(port.id))
+            if on is not None:
+                goes_on.append(on)
+        welcome(host, goes_on)
+        for port in tuple(ports.values()):
+            link.wake(port)
+            port.news()
+        self._activity.note(log_events.NODE_LINKED, None, node=host.id, link=host.link)
+        self._changed(host)
+
+    async def closed(self, link: OpenLink, reason: str) -> None:
+        """A link has ended."""
+        self.detach(link)
+        if not link.number:
+            return
+        self._activity.note(
+            log_events.NODE_UNLINKED, None, node=link.node, link=link.number, reason=reason
+        )
+        with suppress(DatabaseUnavailable):  # then it is offline after a while
+            host = await self._hosts.unlink(link.node, link=link.number)
+            if host is not None:
+                self._changed(host)
+
+    def detach(self, link: OpenLink) -> None:
+        """What comes over the link does not count any more, and nothing goes out over it."""
+        if self._links.get(link.node) is link:
+            del self._links[link.node]
+        for port in tuple(self.ports(link.node).values()):
+            port.lose(link)
+
+    async def cut(self, link: OpenLink, reason: str) -> None:
+        """A node has broken the form too often: its owner is told."""
+        self._cut_until[link.node] = trio.current_time() + CUT_S
+        with suppress(DatabaseUnavailable):
+            host = await self._hosts.note_fault(link.node, reason)
+            if host is not None:
+                self._changed(host)
+
+    # Changes -----------------------------------------------------------------------------------
+
+    def refresh(self, node_id: str) -> None:
+        """Something about the node has changed; its link is looked at soon."""
+        if (node_id in self._links or node_id in self._ports) and len(self._to_check) < CHECKS:
+            self._to_check[node_id] = None
+            self._stirred.set()
+
+    def deleted(self, node_id: str, instances: Sequence[str] = ()) -> None:
+        """The node was deleted, with the instances that live on it."""
+        link = self._links.get(node_id)
+        if link is not None:
+            self.detach(link)
+            link.end(CloseCode.CREDENTIAL_GONE, "the node was deleted")
+        for instance_id in {*instances, *self.ports(node_id)}:
+            self._gone(instance_id)
+
+    async def run(self) -> None:
+        """Looks at links, for ever."""
+        next_at = trio.current_time() + SEEN_S
+        while True:
+            with trio.move_on_at(next_at):
+                await self._stirred.wait()
+            self._stirred = trio.Event()
+            checked, self._to_check = list(self._to_check), {}
+            if trio.current_time() >= next_at:
+                next_at = trio.current_time() + SEEN_S
+                checked = list(dict.fromkeys((*self._links, *self._ports, *checked)))
+                now = trio.current_time()
+                self._cut_until = {one: at for one, at in self._cut_until.items() if at > now}
+            for node_id in checked:
+                with suppress(DatabaseUnavailable):  # the next time
+                    await self._check(node_id)
+
+    async def _check(self, node_id: str) -> None:
+        link = self._links.get(node_id)
+        noted = link is not None and await self._hosts.seen(
+            node_id, link.token_hash, link=link.number
+        )
+        host = await self._hosts.get(node_id)
+        if host is None:
+            self.deleted(node_id)
+            return
+        for port in self.ports(node_id).values():
+            port.draining = host.draining
+        if link is None or noted or self._links.get(node_id) is not link:
+            return
+        self.detach(link)
+        if host.link != link.number:
+            link.end(CloseCode.REPLACED, "replaced by a newer link")
+        else:
+            link.end(CloseCode.CREDENTIAL_GONE, "the token is no longer valid")

@@ -1,0 +1,1 @@
+"""The WebSockets of instance nodes: `/api/nodes/link`."""

@@ -1,0 +1,1 @@
+"""Rules of links between a server and its instance nodes."""
