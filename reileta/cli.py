@@ -1,4 +1,4 @@
-"""The command line: `reileta serve`, `top`, `trace`, `replay`, and groups of commands.
+"""The command line: `reileta serve`, `ins`, `trace`, `replay`; groups `admin`, `bots` and others.
 
 Wrong usage prints one line on standard error and exits with status 2. A start that fails for a
 reason the operator can fix prints one line and exits with status 1. Commands import what they need
@@ -118,6 +118,52 @@ app.command(
         "REILETA_TOKEN=ua_… reileta top --token --once",
     ),
 )(top)
+
+
+@app.command(
+    cls=GroupedCommand,
+    rich_help_panel=_RUN,
+    epilog=examples(
+        "REILETA_NODE_TOKEN=na_… reileta ins --gateway wss://play.example.org",
+        "reileta ins --gateway wss://play.example.org --token-file /etc/reileta/node.token",
+    ),
+)
+def ins(
+    *,
+    gateway: Annotated[
+        str, typer.Option(metavar="URL", help="The server, wss://… or ws://….", show_default=False)
+    ],
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            envvar="REILETA_NODE_TOKEN",
+            help="The node's token, na_…. Others see it in the list of processes: use the"
+            " environment or a file.",
+            show_default=False,
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A file with the node's token.", show_default=False),
+    ] = None,
+    capacity: Annotated[int, typer.Option(min=1, max=100, help="Instances it hosts.")] = 100,
+) -> int:
+    """Run an instance node, which hosts instances for a server over a link."""
+    if not gateway.startswith(("ws://", "wss://")):
+        raise cli_options.WrongUse("--gateway: must begin with wss:// or ws://")
+    if token_file is not None:
+        with _reading(token_file) as file:
+            token = file.read(1024).decode("ascii", "replace").strip()
+    if not token or not token.startswith("na_"):
+        raise cli_options.WrongUse("--token: must be the token of a node, na_…")
+    from reileta.instance_node import program
+
+    try:
+        program.run(gateway, token, capacity)
+    except startup.StartupError as error:
+        raise Failed(str(error)) from None
+    return 0
 
 
 @app.command(

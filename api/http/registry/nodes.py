@@ -30,9 +30,9 @@ from reileta.protocol.input_types import (
     Title,
 )
 from reileta.protocol.views.registry import (
+    InstanceNodeTokenView,
+    InstanceNodeView,
     ListView,
-    NodeTokenView,
-    NodeView,
     NothingView,
     node_token_view,
     node_view,
@@ -106,7 +106,7 @@ def node_routes(deps: ApiDeps) -> Routes:
     def players(host: HostNode) -> int:
         return sum(node.directory.occupancy(one).connected for one in host.instances)
 
-    def view(call: RequestContext, host: HostNode) -> NodeView:
+    def view(call: RequestContext, host: HostNode) -> InstanceNodeView:
         private = call.admin or (call.user is not None and call.user.id == host.owner)
         return node_view(host, players(host), node.address, private=private)
 
@@ -132,11 +132,13 @@ def node_routes(deps: ApiDeps) -> Routes:
         "/api/nodes",
         summary="Search nodes",
         takes=NodeSearch,
-        gives=ListView[NodeView],
+        gives=ListView[InstanceNodeView],
         errors=(ServerNotFound,),
         cached=_CACHED,
     )
-    async def get_nodes(call: RequestContext, params: NodeSearch) -> ListView[NodeView]:
+    async def get_instance_nodes(
+        call: RequestContext, params: NodeSearch
+    ) -> ListView[InstanceNodeView]:
         """Lists nodes whose title contains `query`, newest first."""
         ensure_own_server(node, call)
         page = await hosts.search(
@@ -155,11 +157,13 @@ def node_routes(deps: ApiDeps) -> Routes:
         "/api/nodes",
         summary="Create a node",
         takes=NodeCreate,
-        gives=NodeTokenView,
+        gives=InstanceNodeTokenView,
         need="required",
         errors=(ServerNotFound, PermissionDenied, UserNotFound, QuotaReached),
     )
-    async def create_node(call: RequestContext, params: NodeCreate) -> NodeTokenView:
+    async def create_instance_node(
+        call: RequestContext, params: NodeCreate
+    ) -> InstanceNodeTokenView:
         """Creates a node. The caller becomes its owner. The answer has the token with which the
         node connects; it is not shown again."""
         ensure_own_server(node, call)
@@ -186,11 +190,11 @@ def node_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/nodes/<ref>",
         summary="Get a node",
-        gives=NodeView,
+        gives=InstanceNodeView,
         errors=(NodeNotFound, ServerNotFound),
         cached=_CACHED,
     )
-    async def get_node(call: RequestContext) -> NodeView:
+    async def get_instance_node(call: RequestContext) -> InstanceNodeView:
         """Returns a node by its id."""
         return view(call, await find_host(call))
 
@@ -199,11 +203,11 @@ def node_routes(deps: ApiDeps) -> Routes:
         "/api/nodes/<ref>",
         summary="Update a node",
         takes=NodeUpdate,
-        gives=NodeView,
+        gives=InstanceNodeView,
         need="required",
         errors=(NodeNotFound, ServerNotFound, PermissionDenied),
     )
-    async def update_node(call: RequestContext, params: NodeUpdate) -> NodeView:
+    async def update_instance_node(call: RequestContext, params: NodeUpdate) -> InstanceNodeView:
         """Changes the given fields. The owner and admins may do this."""
         host = await own_host(call)
         changes: dict[str, Any] = params.given()
@@ -222,7 +226,7 @@ def node_routes(deps: ApiDeps) -> Routes:
         need="required",
         errors=(NodeNotFound, ServerNotFound, PermissionDenied),
     )
-    async def delete_node(call: RequestContext) -> NothingView:
+    async def delete_instance_node(call: RequestContext) -> NothingView:
         """Deletes a node, closes its link, and closes the instances that live on it. The owner and
         admins may do this."""
         host = await own_host(call)
@@ -236,11 +240,11 @@ def node_routes(deps: ApiDeps) -> Routes:
         "POST",
         "/api/nodes/<ref>/token",
         summary="Replace a node's token",
-        gives=NodeTokenView,
+        gives=InstanceNodeTokenView,
         need="required",
         errors=(NodeNotFound, ServerNotFound, PermissionDenied),
     )
-    async def rotate_node_token(call: RequestContext) -> NodeTokenView:
+    async def rotate_instance_node_token(call: RequestContext) -> InstanceNodeTokenView:
         """Gives the node a new token. The token before is no longer valid, and a link that it
         opened is closed. The owner and admins may do this."""
         token = new_token("na")
@@ -253,11 +257,11 @@ def node_routes(deps: ApiDeps) -> Routes:
         "/api/nodes/<ref>/drain",
         summary="Drain a node",
         takes=DrainInput,
-        gives=NodeView,
+        gives=InstanceNodeView,
         need="required",
         errors=(NodeNotFound, ServerNotFound, PermissionDenied),
     )
-    async def drain_node(call: RequestContext, params: DrainInput) -> NodeView:
+    async def drain_instance_node(call: RequestContext, params: DrainInput) -> InstanceNodeView:
         """Makes a node take no more instances, or some again. Instances with players go on. The
         owner and admins may do this."""
         host = await hosts.drain((await own_host(call)).id, on=params.on)

@@ -35,9 +35,9 @@ from reileta.protocol.views.instance import (
 )
 from reileta.protocol.views.registry import (
     IdentityView,
+    InstanceNodeView,
     InstanceView,
     Millis,
-    NodeView,
     NothingView,
     ServiceView,
     UserFriendView,
@@ -191,7 +191,7 @@ EVENTS: Final = Events(
         name=events.UPDATE_NODE,
         group=_UPDATE,
         description="An instance node was created or changed, was connected or disconnected.",
-        data=NodeView,
+        data=InstanceNodeView,
         subgroup="the node's id",
     ),
     Event(

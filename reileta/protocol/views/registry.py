@@ -294,7 +294,7 @@ class FaultView(Struct, kw_only=True):
     at: Millis
 
 
-class NodeView(Struct, kw_only=True):
+class InstanceNodeView(Struct, kw_only=True):
     """An instance node: a machine that hosts instances over a link to this server. Only its owner
     and admins see `version`, `direct` and `fault`."""
 
@@ -327,7 +327,7 @@ class NodeView(Struct, kw_only=True):
     ) = UNSET
 
 
-class NodeTokenView(NodeView, kw_only=True):
+class InstanceNodeTokenView(InstanceNodeView, kw_only=True):
     """An instance node with a new token."""
 
     token: Annotated[
@@ -533,14 +533,16 @@ def service_view(service: Service, address: str) -> ServiceView:
     )
 
 
-def node_view(host: HostNode, players: int, address: str, *, private: bool) -> NodeView:
+def node_view(host: HostNode, players: int, address: str, *, private: bool) -> InstanceNodeView:
     """The instance node; `private`: for its owner and admins."""
-    return NodeView(**_node_fields(host, players, address, private=private))
+    return InstanceNodeView(**_node_fields(host, players, address, private=private))
 
 
-def node_token_view(host: HostNode, players: int, address: str, token: str) -> NodeTokenView:
+def node_token_view(
+    host: HostNode, players: int, address: str, token: str
+) -> InstanceNodeTokenView:
     """The same with its new token, for its owner."""
-    return NodeTokenView(token=token, **_node_fields(host, players, address, private=True))
+    return InstanceNodeTokenView(token=token, **_node_fields(host, players, address, private=True))
 
 
 def _node_fields(host: HostNode, players: int, address: str, *, private: bool) -> dict[str, Any]:

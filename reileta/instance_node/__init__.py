@@ -1,0 +1,1 @@
+"""The program of an instance node: `reileta ins`."""

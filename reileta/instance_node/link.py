@@ -1,0 +1,218 @@
+"""The link of an instance node: connects, says hello, and goes on until the connection ends."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+import trio
+from websockets.client import ClientProtocol
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from reileta import __version__
+from reileta.instance_node.rooms import Rooms
+from reileta.observability import log_events
+from reileta.protocol.node_link import (
+    MESSAGE_BYTES,
+    SUBPROTOCOL,
+    Hello,
+    Malformed,
+    Ping,
+    Welcome,
+    from_server,
+    messages_of,
+)
+
+CONNECT_S: Final = 10.0
+PING_S: Final = 10.0
+SILENT_S: Final = 25.0
+RETRY_S: Final = 1.0
+RETRY_MAX_S: Final = 30.0
+LASTED_S: Final = 60.0
+"""A link that lasted so long makes the next wait short again."""
+PATH: Final = "/api/nodes/link"
+
+_log = structlog.get_logger()
+_random: Final = SystemRandom()
+
+
+class Refused(Exception):
+    """The server does not take the token: there is no use in trying again."""
+
+
+class Closed(Exception):
+    """The link has ended."""
+
+
+class NodeLink:
+    """The links of one node, one after the other. `rooms` outlive them."""
+
+    def __init__(
+        self,
+        gateway: str,
+        token: str,
+        rooms: Rooms,
+        *,
+        capacity: int = 100,
+        random: Callable[[], float] = _random.random,
+    ) -> None:
+        """`gateway`: `wss://host` or `ws://host`, with a path if the server has a base path."""
+        self._url = gateway.rstrip("/") + PATH
+        self._token = token
+        self._capacity = capacity
+        self._random = random
+        self.rooms = rooms
+        self.links = 0
+        """How often it was connected."""
+
+    async def run(self, *, linked: Callable[[], None] = lambda: None) -> None:
+        """Keeps a link, for ever. Raises Refused."""
+        retry_s = RETRY_S
+        while True:
+            begun, reason = trio.current_time(), "closed"
+            try:
+                await self._link(linked)
+            except (Closed, OSError, trio.TooSlowError, trio.BrokenResourceError, Malformed) as why:
+                reason = str(why) or type(why).__name__
+            if trio.current_time() - begun >= LASTED_S:
+                retry_s = RETRY_S
+            wait_s = self._random() * retry_s  # full jitter
+            retry_s = min(2 * retry_s, RETRY_MAX_S)
+            _log.warning(log_events.LINK_LOST, reason=reason, again_in_s=round(wait_s, 1))
+            await trio.sleep(wait_s)
+
+    async def _link(self, linked: Callable[[], None]) -> None:
+        with trio.fail_after(CONNECT_S):
+            socket = await _Socket.open(self._url, self._token)
+        try:
+            await socket.send(
+                [Hello([1], f"reileta/{__version__}", self._capacity, 0.0, self.rooms.holds())]
+            )
+            with trio.fail_after(CONNECT_S):
+                first = await socket.receive()
+            items = from_server.decode(first)
+            if not items or not isinstance(items[0], Welcome):
+                raise Malformed("the server does not begin with a welcome")
+            await socket.send(self.rooms.welcome(items[0]))
+            self.links += 1
+            _log.info(log_events.LINK_OPENED, node=items[0].node, link=items[0].link)
+            linked()
+            await socket.send(self.rooms.hear(items[1:]))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ping, socket)
+                while True:
+                    with trio.fail_after(SILENT_S):
+                        message = await socket.receive()
+                    await socket.send(self.rooms.hear(from_server.decode(message)))
+        except* (Closed, OSError, trio.TooSlowError, trio.BrokenResourceError, Malformed) as group:
+            raise Closed(str(group.exceptions[0]) or "silent") from None
+        finally:
+            await socket.close()
+
+    async def _ping(self, socket: _Socket) -> None:
+        number = 0
+        while True:
+            await trio.sleep(PING_S)
+            number += 1
+            await socket.send([Ping(number)])
+
+
+class _Socket:
+    """A WebSocket with binary messages."""
+
+    def __init__(self, stream: trio.abc.Stream, protocol: ClientProtocol) -> None:
+        self._stream = stream
+        self._protocol = protocol
+        self._messages: list[bytes] = []
+        self._fragments: list[bytes] = []
+        self._sending = trio.Lock()
+
+    @classmethod
+    async def open(cls, url: str, token: str) -> _Socket:
+        """Connects. Raises Refused, Closed and OSError."""
+        parts = urlsplit(url)
+        secure = parts.scheme == "wss"
+        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+        if secure:
+            context = ssl.create_default_context()
+            stream = trio.SSLStream(stream, context, server_hostname=host)
+        protocol = ClientProtocol(
+            parse_uri(url), subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=MESSAGE_BYTES
+        )
+        socket = cls(stream, protocol)
+        try:
+            await socket._upgrade(token)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return socket
+
+    async def _upgrade(self, token: str) -> None:
+        request = self._protocol.connect()
+        request.headers.update(Headers({"Authorization": f"Bearer {token}"}))
+        self._protocol.send_request(request)
+        await self._flush()
+        while True:
+            for event in await self._events():
+                if isinstance(event, Response):
+                    error = self._protocol.handshake_exc
+                    if isinstance(error, InvalidStatus):
+                        status = error.response.status_code
+                        if status in (400, 401, 403):
+                            raise Refused(f"the server answers {status}: is the token right?")
+                        raise Closed(f"the server answers {status}")
+                    if error is not None:
+                        raise Closed(str(error))
+                    return
+
+    async def receive(self) -> bytes:
+        """The next message. Raises Closed."""
+        while not self._messages:
+            for event in await self._events():
+                if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
+                    self._fragments.append(bytes(event.data))
+                    if event.fin:
+                        self._messages.append(b"".join(self._fragments))
+                        self._fragments.clear()
+        return self._messages.pop(0)
+
+    async def _events(self) -> list[object]:
+        data = await self._stream.receive_some()
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        events: list[object] = list(self._protocol.events_received())
+        await self._flush()
+        close = self._protocol.close_rcvd
+        if close is not None:
+            raise Closed(f"closed with {close.code} {close.reason}".strip())
+        if not data:
+            raise Closed("the connection ended")
+        return events
+
+    async def send(self, items: list[object]) -> None:
+        """Sends the items; waits while the server does not read."""
+        for message in messages_of(items):
+            self._protocol.send_binary(message)
+        await self._flush()
+
+    async def _flush(self) -> None:
+        async with self._sending:
+            for data in self._protocol.data_to_send():
+                if data:
+                    await self._stream.send_all(data)
+
+    async def close(self) -> None:
+        """Ends the connection at once."""
+        await trio.aclose_forcefully(self._stream)
