@@ -90,17 +90,19 @@ class HostLinks:
         host = await self._hosts.get(node_id)
         if host is None:
             raise NodeNotFound
-        ports = self._ports.setdefault(node_id, {})
-        made = HostedPort(
+        return HostedPort(
             instance_id,
             host,
             grace_s=self._grace_s,
             epochs=lambda: next(self._epochs),
+            begun=self._begun,
             ended=self._ended,
         )
-        ports[instance_id] = made
-        made.link = self._links.get(node_id)
-        return made
+
+    def _begun(self, port: HostedPort) -> None:
+        """The instance's actor runs: not every end that was made for one gets one."""
+        self._ports.setdefault(port.node, {})[port.id] = port
+        port.link = self._links.get(port.node)
 
     def _ended(self, port: HostedPort) -> None:
         ports = self._ports.get(port.node, {})

@@ -58,6 +58,7 @@ class HostedPort:
         *,
         grace_s: float,
         epochs: Callable[[], int],
+        begun: Callable[[HostedPort], None],
         ended: Callable[[HostedPort], None],
     ) -> None:
         self.id = instance
@@ -71,7 +72,7 @@ class HostedPort:
         self.opening: object | None = None
         self.owes_window = False
         self._epochs = epochs
-        self._ended = ended
+        self._begun, self._ended = begun, ended
         self._hosted = self._refused = False
         self._changed: Callable[[], object] = lambda: None
         self._expected = 1
@@ -106,6 +107,7 @@ class HostedPort:
     def listen(self, changed: Callable[[], object]) -> None:
         """As `NodePort.listen`."""
         self._changed = changed
+        self._begun(self)
 
     def begin_anew(self) -> None:
         """As `NodePort.begin_anew`."""

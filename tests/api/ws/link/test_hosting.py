@@ -99,6 +99,18 @@ async def test_the_node_decides_about_order_and_content(
     assert got[3]["data"]["data"] == "by itself"
 
 
+async def test_an_end_that_no_actor_uses_changes_nothing(
+    links: LinkHarness, autojump_clock: MockClock
+) -> None:
+    end, host, (ada, bob) = await party(links, 1, 2)
+    await links.harness.node.host_links.port(ROOM, host_node().id)
+    ada.say(b"1")
+    await settle()
+    await end.echo(host)
+    assert heard(bob) == [data(1)]
+    assert not end.code()
+
+
 async def test_what_is_handled_is_told(links: LinkHarness, autojump_clock: MockClock) -> None:
     end, host, (ada, _) = await party(links, 1, 2)
     ada.say(b"1")
