@@ -1,4 +1,4 @@
-"""The command line: `reileta serve`, `ins`, `trace`, `replay`; groups `admin`, `bots` and others.
+"""The command line: `reileta serve`, `ins`, `top`, `trace`, `replay`, and groups of commands.
 
 Wrong usage prints one line on standard error and exits with status 2. A start that fails for a
 reason the operator can fix prints one line and exits with status 1. Commands import what they need

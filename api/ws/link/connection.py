@@ -66,6 +66,7 @@ class LinkConnection:
 
     lacks_credential = False
     expires_at = NEVER
+    user: str | None = None
 
     def __init__(
         self,
