@@ -66,8 +66,12 @@ def build(*, checks: bool = False) -> bool:
             (fresh / STAMP).write_text(sources)
             for folder in (fresh, fresh / "assets"):
                 folder.chmod(0o755)
-            shutil.rmtree(DIST, ignore_errors=True)
+            # A server that starts meanwhile finds all of a build, or none.
+            before = fresh.with_name(f"{fresh.name}-before")
+            if DIST.exists():
+                DIST.rename(before)
             fresh.rename(DIST)
+            shutil.rmtree(before, ignore_errors=True)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         return True
