@@ -22,7 +22,7 @@ _SECRET: Final = re.compile(
 )
 _WORDS: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
-_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9])(ua|sa|ia|ur)_[A-Za-z0-9_-]{8,}")
+_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9])(ua|sa|ia|ur|na)_[A-Za-z0-9_-]{8,}")
 _SCHEME: Final = re.compile(r"\b(Bearer|Basic)\s+[^\s,;'\"]+", re.IGNORECASE)
 _ASSIGNED: Final = re.compile(
     r"\b(password|passwd|authuser|authserver|integrityuser|token|refresh|email|_suid(?:_\d+)?)="
