@@ -73,7 +73,7 @@ EACH = [
     ("shared_document.py", ("carol",)),
     ("two_players.py", ()),
 ]
-ALL = [*EACH, ("visit.py", ("carol", "far.example"))]
+ALL = [*EACH, ("host_a_node.py", ("carol",)), ("visit.py", ("carol", "far.example"))]
 """`tests/e2e/federation/test_visit.py` runs the last one between two servers."""
 
 
@@ -218,6 +218,39 @@ def test_a_document_is_edited_from_two_terminals(server: str) -> None:
     assert second.returncode == 0, second.stderr
     assert second.stdout.splitlines()[:2] == [f"session {session}", '{"width": "91"}']
     assert second.stdout.splitlines()[-1] == '{"height": "200"}'
+
+
+def test_a_friend_enters_an_instance_on_the_machine_of_its_host(server: str) -> None:
+    """Twice: the second run uses the node of the first one again."""
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, str(ROOT / "examples" / "host_a_node.py"), "hana", "--server", server],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as host:
+            watchdog = threading.Timer(60, host.kill)
+            watchdog.start()
+            try:
+                assert host.stdin is not None
+                assert host.stdout is not None
+                assert "runs on this machine" in host.stdout.readline()
+                named = re.search(r"the instance ([^:]+):", host.stdout.readline())
+                assert named is not None
+                assert host.stdout.readline().startswith("inside ")
+                arguments = ["dave", "--server", server, "--instance", named[1]]
+                friend = run("player.py", *arguments, stdin="hello\n")
+                assert "hana, dave" in friend.stdout
+                while '{"say": "hello"}' not in (line := host.stdout.readline()):
+                    assert line
+                host.stdin.close()
+                assert host.wait(timeout=60) == 0
+            finally:
+                watchdog.cancel()
+                host.kill()
+    done = run("player.py", "dave", "--server", server, "--instance", named[1])
+    assert complaint(done) == "refused: Instance not found"
 
 
 @pytest.mark.parametrize(
