@@ -222,6 +222,7 @@ def test_a_document_is_edited_from_two_terminals(server: str) -> None:
 
 def test_a_friend_enters_an_instance_on_the_machine_of_its_host(server: str) -> None:
     """Twice: the second run uses the node of the first one again."""
+    name = ""
     for _ in range(2):
         with subprocess.Popen(
             [sys.executable, str(ROOT / "examples" / "host_a_node.py"), "hana", "--server", server],
@@ -238,8 +239,9 @@ def test_a_friend_enters_an_instance_on_the_machine_of_its_host(server: str) -> 
                 assert "runs on this machine" in host.stdout.readline()
                 named = re.search(r"the instance ([^:]+):", host.stdout.readline())
                 assert named is not None
+                name = named[1]
                 assert host.stdout.readline().startswith("inside ")
-                arguments = ["dave", "--server", server, "--instance", named[1]]
+                arguments = ["dave", "--server", server, "--instance", name]
                 friend = run("player.py", *arguments, stdin="hello\n")
                 assert "hana, dave" in friend.stdout
                 while '{"say": "hello"}' not in (line := host.stdout.readline()):
@@ -249,7 +251,7 @@ def test_a_friend_enters_an_instance_on_the_machine_of_its_host(server: str) -> 
             finally:
                 watchdog.cancel()
                 host.kill()
-    done = run("player.py", "dave", "--server", server, "--instance", named[1])
+    done = run("player.py", "dave", "--server", server, "--instance", name)
     assert complaint(done) == "refused: Instance not found"
 
 
