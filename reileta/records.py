@@ -480,7 +480,7 @@ class DeletedUser:
 
     user: User
     sessions: tuple[str, ...]
-    """Its live sessions, which ended with it."""
+    """Its live sessions and those of its services, which ended with it."""
     worlds: tuple[str, ...]
     """Its worlds; these, the instances and the services now belong to the server's own account."""
     instances: tuple[str, ...]

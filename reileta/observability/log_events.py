@@ -273,6 +273,10 @@ LOG_REOPENED: Final = "log.reopened"
 # Records of the standard library's logging
 LIBRARY_SAID: Final = "library.said"
 
+# Services
+SERVICE_TOKEN_ISSUED: Final = "service.token_issued"  # noqa: S105 - an event's name
+SERVICE_TOKEN_REVOKED: Final = "service.token_revoked"  # noqa: S105
+
 # Instance nodes
 NODE_CREATED: Final = "node.created"
 NODE_LINKED: Final = "node.linked"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypedDict, Unpack
 
 from reileta.clock import Clock
@@ -171,12 +171,13 @@ class Users:
             )
             if not changed:
                 raise UserNotFound
-            return await _revoke_credentials(transaction, id_, now, keep, keep_token)
+            return await revoke_credentials(transaction, id_, now, keep, keep_token)
 
     async def suspend(
         self, id_: str, *, until: int | None, reason: str | None
     ) -> tuple[User, Revoked]:
-        """Suspends the account until that time (None: until it is lifted), and ends its sessions.
+        """Suspends the account until that time (None: until it is lifted), and ends its sessions
+        and those of its services.
 
         A second suspension replaces the first one's time and reason.
 
@@ -198,8 +199,9 @@ class Users:
             if row is None and await transaction.fetch("SELECT 1 FROM users WHERE id = $1", id_):
                 raise UserCannotUpdate.field("tags", "the server's own accounts can't be suspended")
             suspended = _found(row)
-            revoked = await _revoke_credentials(transaction, id_, now, None, None)
-        return suspended, revoked
+            revoked = await revoke_credentials(transaction, id_, now)
+            of_services = await _end_services(transaction, id_, now)
+        return suspended, replace(revoked, sessions=revoked.sessions + of_services)
 
     async def unsuspend(self, id_: str) -> User:
         """Lifts the suspension of an account; nothing changes if there is none. Raises
@@ -243,8 +245,8 @@ class Users:
 
         E-mail address, password, sessions, tokens, pictures, and follows in both directions are
         deleted, and instance nodes with the instances on them. Worlds, other instances and
-        services are transferred to the server's own account, and the entries of the moderation
-        log, of which that account keeps as many as every other owner.
+        services, whose tokens end, are transferred to the server's own account, and the entries of
+        the moderation log, of which that account keeps as many as every other owner.
         Raises UserNotFound, and UserCannotDelete for the two accounts of the server itself.
         """
         now = self._clock.now_ms()
@@ -255,6 +257,7 @@ class Users:
                 raise UserCannotDelete
             heir = (await Users(transaction, self._clock).server_account()).id
             hosts = await transaction.fetch("DELETE FROM hosts WHERE owner = $1 RETURNING id", id_)
+            of_services = await _end_services(transaction, id_, now)
             handed = {}
             for table in ("worlds", "instances", "services"):
                 rows = await transaction.fetch(
@@ -284,7 +287,7 @@ class Users:
             await transaction.execute("DELETE FROM users WHERE id = $1", id_)
         return DeletedUser(
             user=gone,
-            sessions=tuple(one["id"] for one in sessions),
+            sessions=(*(one["id"] for one in sessions), *of_services),
             files=hashes(pictures),
             nodes=tuple(one["id"] for one in hosts),
             **handed,
@@ -408,8 +411,27 @@ def user(row: Row) -> User:
     )
 
 
-async def _revoke_credentials(
-    transaction: Queries, id_: str, now: int, keep: str | None, keep_token: bytes | None
+async def _end_services(transaction: Queries, owner: str, now: int) -> tuple[str, ...]:
+    """Ends the sessions of the services of a user whose row is locked; returns their ids."""
+    services = await transaction.fetch(
+        "SELECT id FROM services WHERE owner = $1 ORDER BY id FOR NO KEY UPDATE", owner
+    )
+    accounts = await transaction.fetch(
+        "SELECT id FROM users WHERE service = ANY($1) ORDER BY service FOR NO KEY UPDATE",
+        [one["id"] for one in services],
+    )
+    ended: list[str] = []
+    for one in accounts:
+        ended += (await revoke_credentials(transaction, one["id"], now)).sessions
+    return tuple(ended)
+
+
+async def revoke_credentials(
+    transaction: Queries,
+    id_: str,
+    now: int,
+    keep: str | None = None,
+    keep_token: bytes | None = None,
 ) -> Revoked:
     """Ends the sessions of a user whose row is locked, as `Users.change_password` says."""
     ended = await transaction.fetch(

@@ -125,6 +125,8 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/services/{ref}": NOTHING,
     "POST /api/services/{ref}": NOTHING,
     "DELETE /api/services/{ref}": NOTHING,
+    "POST /api/services/{ref}/token": NOTHING,
+    "DELETE /api/services/{ref}/token": NOTHING,
     "GET /api/nodes": each("/api/nodes?owner={owner}&query={title}", None),
     "PUT /api/nodes": NOTHING,
     "GET /api/nodes/{ref}": each("/api/nodes/{instance}", None),

@@ -11,6 +11,7 @@ from api.http.etags import Cached
 from api.http.lookups import ensure_own_server, find_owner, local
 from api.http.pagination import Search, list_view
 from reileta.errors import (
+    AccountSuspended,
     PermissionDenied,
     QuotaReached,
     ServerNotFound,
@@ -21,6 +22,7 @@ from reileta.errors import (
     UserNotFound,
 )
 from reileta.ids import is_service_id
+from reileta.observability import log_events
 from reileta.protocol.input_types import (
     CreateInput,
     Description,
@@ -31,9 +33,17 @@ from reileta.protocol.input_types import (
     TagList,
     Title,
 )
-from reileta.protocol.views.registry import ListView, NothingView, ServiceView, service_view
+from reileta.protocol.views.registry import (
+    ListView,
+    NothingView,
+    ServiceTokenView,
+    ServiceView,
+    service_token_view,
+    service_view,
+)
 from reileta.records import Service
 from reileta.rules.tags import SERVICE_TAGS
+from reileta.security.credentials import digest, new_token
 
 _CACHED: Final = Cached(("services", "users"))
 
@@ -138,7 +148,8 @@ def service_routes(deps: ApiDeps) -> Routes:
         ),
     )
     async def create_service(call: RequestContext, params: ServiceCreate) -> ServiceView:
-        """Creates a service. The caller becomes its owner."""
+        """Creates a service. The caller becomes its owner; it can't be the account of a
+        service."""
         ensure_own_server(node, call)
         service = await services.create(
             id=params.id,
@@ -197,10 +208,61 @@ def service_routes(deps: ApiDeps) -> Routes:
         errors=(ServiceNotFound, ServerNotFound, PermissionDenied),
     )
     async def delete_service(call: RequestContext) -> NothingView:
-        """Deletes a service. The owner and admins may do this."""
+        """Deletes a service, its token and its account, whose WebSockets are closed (4000). The
+        owner and admins may do this. The server's own account becomes the owner of the service's
+        worlds and instances; nodes are deleted with their instances."""
         service = await own_service(call)
-        if not await services.delete(service.id):
-            raise ServiceNotFound
+        async with node.store.blobs.releasing() as loose:
+            gone = await services.delete(service.id)
+            if gone is None:
+                raise ServiceNotFound
+            if gone.account is not None:
+                loose.update(gone.account.files)
+                deps.auth.forget_user(gone.account.user.id)
+                await node.user_deleted(gone.account)
+        return NothingView()
+
+    def note(event: str, call: RequestContext, service: Service) -> None:
+        user = call.by.user.id
+        node.activity.note(event, user, service=service.id, user=user)
+
+    @routes.add(
+        "POST",
+        "/api/services/<ref>/token",
+        summary="Give a service a token",
+        gives=ServiceTokenView,
+        need="required",
+        errors=(ServiceNotFound, ServerNotFound, PermissionDenied, AccountSuspended),
+    )
+    async def issue_service_token(call: RequestContext) -> ServiceTokenView:
+        """Gives the service a token, with which it acts as a user of its own. The answer has the
+        token; it is not shown again. The token before is no longer valid, and its WebSockets are
+        closed (4000). The owner and admins may do this."""
+        service = await own_service(call)
+        token = new_token("ua")
+        issued = await services.issue_token(service.id, digest(token))
+        for session_id in issued.ended:
+            await deps.session_ended(session_id)
+        note(log_events.SERVICE_TOKEN_ISSUED, call, service)
+        return service_token_view(
+            service, node.address, user=issued.account, token=token, expires_at=issued.expires_at
+        )
+
+    @routes.add(
+        "DELETE",
+        "/api/services/<ref>/token",
+        summary="Revoke a service's token",
+        gives=NothingView,
+        need="required",
+        errors=(ServiceNotFound, ServerNotFound, PermissionDenied),
+    )
+    async def revoke_service_token(call: RequestContext) -> NothingView:
+        """Ends the service's token, if it has one, and closes its WebSockets (4000). The account
+        stays, with what it owns. The owner and admins may do this."""
+        service = await own_service(call)
+        for session_id in await services.revoke_token(service.id):
+            await deps.session_ended(session_id)
+        note(log_events.SERVICE_TOKEN_REVOKED, call, service)
         return NothingView()
 
     return routes

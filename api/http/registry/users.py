@@ -294,6 +294,8 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             deleted = await users.delete(user.id)
             loose.update(deleted.files)
             auth.forget_user(user.id)
+            for session_id in deleted.sessions:  # those of its services, too
+                auth.forget_session(session_id)
             await node.user_deleted(deleted)
         note(log_events.ACCOUNT_DELETED, call, user)
         return NothingView()

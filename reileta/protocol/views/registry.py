@@ -327,6 +327,22 @@ class InstanceNodeView(Struct, kw_only=True):
     ) = UNSET
 
 
+class ServiceTokenView(ServiceView, kw_only=True):
+    """A service with a new token."""
+
+    user: Annotated[UserAt, Meta(description="The user as which the service acts")]
+    token: Annotated[
+        str,
+        Meta(
+            description="What the service authenticates with. It is shown only now",
+            examples=["ua_x2J0W…"],
+        ),
+    ]
+    expires_at: Annotated[
+        int, Meta(ge=0, description="When the token expires", examples=[1790000000000])
+    ]
+
+
 class InstanceNodeTokenView(InstanceNodeView, kw_only=True):
     """An instance node with a new token."""
 
@@ -520,17 +536,30 @@ def asset_view(asset: Asset, site: Site) -> AssetView:
 
 def service_view(service: Service, address: str) -> ServiceView:
     """The service, with an absolute owner."""
-    return ServiceView(
-        id=service.id,
-        title=service.title,
-        description=known(service.description),
-        url=known(service.url),
-        owner=at(service.owner, address),
-        server=address,
-        tags=tuple(sorted(service.tags)),
-        created_at=service.created_at,
-        updated_at=service.updated_at,
+    return ServiceView(**_service(service, address))
+
+
+def service_token_view(
+    service: Service, address: str, *, user: str, token: str, expires_at: int
+) -> ServiceTokenView:
+    """The service with a token, which acts as the user of that id."""
+    return ServiceTokenView(
+        **_service(service, address), user=at(user, address), token=token, expires_at=expires_at
     )
+
+
+def _service(service: Service, address: str) -> dict[str, Any]:
+    return {
+        "id": service.id,
+        "title": service.title,
+        "description": known(service.description),
+        "url": known(service.url),
+        "owner": at(service.owner, address),
+        "server": address,
+        "tags": tuple(sorted(service.tags)),
+        "created_at": service.created_at,
+        "updated_at": service.updated_at,
+    }
 
 
 def node_view(host: HostNode, players: int, address: str, *, private: bool) -> InstanceNodeView:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from api.app import ReiletaApp
+from reileta.store.services import TOKEN_MS
 from tests.api.clients import Client, Json
 from tests.api.fakes import ADDRESS, FakeNode
 
@@ -125,3 +127,88 @@ async def test_searching(ada: Client, bob: Client, admin: Client, anyone: Client
 async def test_unknown_services(anyone: Client, ref: str) -> None:
     answer = await anyone.get(f"{PATH}/{ref}")
     assert (answer.status, answer.code) in {(404, 106), (404, 2)}
+
+
+TOKEN = f"{PATH}/{VOICE}/token"
+
+
+async def a_token(client: Client) -> Json:
+    given: Json = (await client.ask("POST", TOKEN)).data
+    return given
+
+
+async def test_a_service_acts_as_a_user_of_its_own(
+    app: ReiletaApp, node: FakeNode, ada: Client, bob: Client, anyone: Client
+) -> None:
+    service = await created(ada)
+    for stranger, code in ((bob, 4), (anyone, 3)):
+        assert (await stranger.ask("POST", TOKEN)).code == code
+        assert (await stranger.ask("DELETE", TOKEN)).code == code
+    given = await a_token(ada)
+    token, user = given.pop("token"), given.pop("user")
+    assert token.startswith("ua_")
+    assert given.pop("expires_at") == node.clock.now_ms() + TOKEN_MS
+    assert given == service
+    assert token not in str((await ada.get(f"{PATH}/{VOICE}")).body)
+    voice = Client(app, token)
+    me = (await voice.get("/api/users/@me")).data
+    assert (f"{me['id']}@{ADDRESS}", me["displayname"]) == (user, "Voice")
+    assert me["id"] != ada.me["id"]
+    # It owns things like any user, and has no rights of its owner.
+    made = (await voice.put("/api/nodes", {"title": "Farm"})).data
+    assert made["owner"] == user
+    assert (await ada.delete(f"/api/nodes/{made['id']}")).code == 4
+    assert (await voice.ask("POST", TOKEN)).code == 4
+    assert (await voice.delete(f"{PATH}/{VOICE}")).code == 4
+    assert (await voice.put(PATH, {"id": "com.example.other"})).code == 4
+    # Another token replaces the first one at once; the user stays.
+    again = await a_token(ada)
+    assert again["user"] == user
+    assert len(node.ended) == 1
+    assert (await voice.get("/api/users/@me")).code == 101
+    voice = Client(app, again["token"])
+    assert (await voice.get(f"/api/nodes/{made['id']}")).data["owner"] == user
+    for _ in range(2):
+        assert (await ada.delete(TOKEN)).status == 200
+    assert len(node.ended) == 2
+    assert (await voice.get("/api/users/@me")).code == 101
+    # With the service go its user and the nodes.
+    voice = Client(app, (await a_token(ada))["token"])
+    assert (await voice.get("/api/users/@me")).status == 200
+    assert (await ada.delete(f"{PATH}/{VOICE}")).status == 200
+    assert (await voice.get("/api/users/@me")).code == 101
+    (gone,) = node.deleted
+    assert (gone.user.id, gone.nodes) == (me["id"], (made["id"],))
+    assert len(gone.sessions) == 1
+    assert (await anyone.get(f"/api/users/{me['id']}")).code == 17
+    assert (await ada.ask("POST", TOKEN)).code == 106
+
+
+async def test_a_suspended_owner_takes_its_services_along(
+    app: ReiletaApp, node: FakeNode, ada: Client, bob: Client, admin: Client
+) -> None:
+    await created(ada)
+    await created(bob, "com.example.bobs")
+    voice = Client(app, (await a_token(ada))["token"])
+    bobs = Client(app, (await bob.ask("POST", f"{PATH}/com.example.bobs/token")).data["token"])
+    assert (await voice.get("/api/users/@me")).status == 200
+    suspension = f"/api/users/{ada.me['id']}/suspension"
+    assert (await admin.post(suspension, {})).status == 200
+    assert (await voice.get("/api/users/@me")).code == 101
+    assert (await bobs.get("/api/users/@me")).status == 200
+    assert len(node.ended) == 2  # the owner's session, and the service's
+    assert (await admin.ask("POST", TOKEN)).code == 133
+    assert (await admin.delete(suspension)).status == 200
+    assert (await voice.get("/api/users/@me")).code == 101
+    assert (await admin.ask("POST", TOKEN)).status == 200
+
+
+async def test_a_deleted_owner_takes_the_tokens_of_its_services_along(
+    app: ReiletaApp, node: FakeNode, ada: Client, admin: Client
+) -> None:
+    await created(ada)
+    voice = Client(app, (await a_token(ada))["token"])
+    assert (await voice.get("/api/users/@me")).status == 200
+    assert (await admin.delete(f"/api/users/{ada.me['id']}")).status == 200
+    assert (await voice.get("/api/users/@me")).code == 101
+    assert len(node.deleted[0].sessions) == 2
