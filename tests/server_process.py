@@ -15,13 +15,13 @@ from reileta.observability import log_events
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(data: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """The URL and the process of a server with that folder and a port of its own."""
     environment = {key: text for key, text in os.environ.items() if "REILETA" not in key}
     with subprocess.Popen(
         [
             *(sys.executable, "-m", "reileta", "serve", "--port", "0", "--data", str(data)),
-            *("--log-format", "json"),
+            *("--log-format", "json", *options),
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

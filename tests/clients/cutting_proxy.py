@@ -1,4 +1,4 @@
-"""A proxy that loses connections."""
+"""A proxy that loses connections, and that stops reading from the server."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ LOST = (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError)
 
 
 class CuttingProxy:
-    """Passes connections on to a server, until `cut` ends all that are open, without a word."""
+    """Passes connections on to a server, until `cut` ends all that are open, without a word.
+    From `pause` to `resume` it reads nothing from the server, as a slow reader."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._cuts = anyio.Event()
+        self._reads = anyio.Event()
+        self._reads.set()
 
     @classmethod
     @asynccontextmanager
@@ -45,6 +48,8 @@ class CuttingProxy:
                 async def pipe(source: anyio.abc.ByteStream, sink: anyio.abc.ByteStream) -> None:
                     with suppress(*LOST):
                         async for chunk in source:
+                            if source is server:
+                                await proxy._reads.wait()
                             await sink.send(chunk)
                     tasks.cancel_scope.cancel()
 
@@ -60,3 +65,9 @@ class CuttingProxy:
     def cut(self) -> None:
         cuts, self._cuts = self._cuts, anyio.Event()
         cuts.set()
+
+    def pause(self) -> None:
+        self._reads = anyio.Event()
+
+    def resume(self) -> None:
+        self._reads.set()

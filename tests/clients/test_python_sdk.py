@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from reileta_client import (
     Client,
@@ -41,7 +42,8 @@ _names = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("server") / "data") as (url, _):
+    data = tmp_path_factory.mktemp("server") / "data"
+    with serving(data, "--rate-limits", "off", "--seat-grace-s", "20") as (url, _):
         yield url
 
 
@@ -76,6 +78,12 @@ async def instance(owner: Client, **fields: Any) -> str:
     world = await owner.http.put("/api/worlds", {"title": "A meadow"})
     made = await owner.http.put("/api/instances", {"world": world["id"], **fields})
     return str(made["id"])
+
+
+async def closed_for_slowness(http: httpx.AsyncClient) -> float:
+    """How many sockets the server closed because too much waited for them."""
+    text = (await http.get("/metrics")).text
+    return float(re.findall(r"^reileta_too_slow_total (\S+)$", text, re.MULTILINE)[0])
 
 
 def recorded(room: Room, *names: str) -> list[tuple[str, Any]]:
@@ -191,6 +199,73 @@ def test_a_cut_connection_comes_back_as_the_same_player(run: Any, server: str) -
             await ann.http.put("/api/worlds", {"title": "Another"})
             await until(lambda: news)
             assert news[0]["data"]["title"] == "Another"
+
+    run(work)
+
+
+def test_a_slow_reader_gets_the_newest_values_and_comes_back(run: Any, server: str) -> None:
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            proxy = await stack.enter_async_context(CuttingProxy.to(server))
+            ann, cleo, dan = [await entered(stack, server, one) for one in ("Ann", "Cleo", "Dan")]
+            ben = await entered(stack, proxy.url, "Ben")
+            id_ = await instance(ann)
+            first, second, third = [await one.join(id_) for one in (ann, ben, cleo)]
+            await until(lambda: len(second.players) == 3)
+            player, session = second.player, ben.connection.session
+            others = recorded(first, "joined", "left")
+            own = recorded(second, "away", "back", "joined", "left", "value", "message")
+            filler = "x" * 60_000
+
+            async def pose(x: int) -> None:
+                data = {"x": x, "filler": filler}
+                await ann.connection.request("instance-data", data, subgroup=id_, key="pose", at=x)
+
+            proxy.pause()
+            for x in range(1, 41):
+                await pose(x)
+            proxy.resume()
+            await until(lambda: own and own[-1][1][-1]["x"] == 40)
+            assert {name for name, _ in own} == {"value"}, "the connection held"
+            values = [value[-1]["x"] for _, value in own]
+            assert len(values) < 40, "older values made room for newer ones"
+            assert values == sorted(values)
+            own.clear()
+
+            proxy.pause()
+            lost: list[Any] = []
+            ben.connection.on("connection-lost", lost.append)
+            figures = await stack.enter_async_context(
+                httpx.AsyncClient(base_url=server, verify=False)
+            )
+            before = await closed_for_slowness(figures)
+            for number in range(400):
+                if await closed_for_slowness(figures) > before:
+                    break
+                await first.send({"n": number, "filler": filler})
+            else:
+                pytest.fail("the server closes a socket for which too much waits")
+            await third.leave()
+            fourth = await dan.join(id_)
+            await pose(41)
+            await dan.connection.request("instance-data", 7, subgroup=id_, key="pose", at=1)
+            proxy.resume()
+            await until(lambda: any(name == "back" for name, _ in own))
+            # 1006: the server waits only a while for somebody to read why.
+            assert lost[0]["code"] in (4008, 1006)
+            (back,) = [value for name, value in own if name == "back"]
+            assert back == {"gap": True, "same_player": True}
+            assert (second.player, ben.connection.session) == (player, session)
+            names = [one.displayname for one in second.players.values()]
+            assert names == [one.displayname for one in first.players.values()]
+            assert names == ["Ann", "Ben", "Dan"]
+            assert second.value(first.player, "pose")["x"] == 41
+            assert second.value(fourth.player, "pose") == 7
+            assert second.value(third.player, "pose") is None
+            numbers = [value[-1]["n"] for name, value in own if name == "message"]
+            assert numbers == list(range(len(numbers))), "in order, and none twice"
+            assert [name for name, _ in others] == ["left", "joined"], "nobody saw Ben go"
+            await second.send("here again")
 
     run(work)
 

@@ -132,6 +132,63 @@ test("a cut connection comes back as the same player", async (t) => {
   ben.close();
 });
 
+test("a slow reader gets the newest values, and comes back if too much waits for it", async (t) => {
+  const proxy = await Proxy.to(server.port);
+  t.after(() => proxy.close());
+  const [ann, ben] = [await user("Ann"), await user("Ben", proxy.url)];
+  const [cleo, dan] = [await user("Cleo"), await user("Dan")];
+  const { id } = await instance(ann);
+  const [first, second, third] = [await ann.join(id), await ben.join(id), await cleo.join(id)];
+  await until(() => second.players.size === 3);
+  const { player } = second;
+  const { session } = ben.connection;
+  const others = record(first, "joined", "left");
+  const own = record(second, "away", "back", "joined", "left", "value", "message");
+  const filler = "x".repeat(60_000);
+
+  proxy.pause();
+  for (let x = 1; x <= 40; x++) {
+    first.set("pose", { x, filler }, { perSecond: 1e6 });
+    await ann.connection.ping(); // each of them reaches the server
+  }
+  proxy.resume();
+  await until(() => second.value(first.player, "pose")?.x === 40);
+  const values = own.splice(0).map(([name, value]) => [name, value.data.x]);
+  assert.ok(values.length < 40, "older values made room for newer ones");
+  assert.deepEqual(values, values.toSorted((one, other) => one[1] - other[1]));
+  assert.ok(values.every(([name]) => name === "value"), "the connection held");
+
+  proxy.pause();
+  const lost = ben.connection.once("connection-lost");
+  const closed = await server.metric("reileta_too_slow_total");
+  for (let n = 0; (await server.metric("reileta_too_slow_total")) === closed; n++) {
+    assert.ok(n < 400, "the server closes a socket for which too much waits");
+    await first.send({ n, filler });
+  }
+  await third.leave();
+  const fourth = await dan.join(id);
+  first.set("pose", { x: 41 }, { perSecond: 1e6 });
+  fourth.set("pose", { x: 7 });
+  await Promise.all([ann.connection.ping(), dan.connection.ping()]);
+  proxy.resume();
+  // 1006: the server waits only a while for somebody to read why.
+  assert.ok([4008, 1006].includes((await lost).code));
+  await until(() => own.some(([name]) => name === "back"));
+  assert.deepEqual(own.find(([name]) => name === "back")[1], { gap: true, samePlayer: true });
+  assert.equal(second.player, player);
+  assert.equal(ben.connection.session, session);
+  const names = (room) => [...room.players.values()].map((one) => one.displayname);
+  assert.deepEqual(names(second), ["Ann", "Ben", "Dan"]);
+  assert.deepEqual(names(second), names(first));
+  assert.equal(second.value(first.player, "pose").x, 41);
+  assert.equal(second.value(fourth.player, "pose").x, 7);
+  assert.equal(second.value(third.player, "pose"), undefined);
+  const numbers = own.filter(([name]) => name === "message").map(([, { data }]) => data.n);
+  assert.deepEqual(numbers, numbers.map((_, index) => index), "in order, and none twice");
+  assert.deepEqual(others.map(([name]) => name), ["left", "joined"], "nobody saw Ben go");
+  await second.send("here again");
+});
+
 test("a request rejects when its connection is lost", async (t) => {
   const proxy = await Proxy.to(server.port);
   t.after(() => proxy.close());

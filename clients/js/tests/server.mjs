@@ -47,6 +47,12 @@ export class Server {
     }
   }
 
+  /** A figure of `/metrics`. */
+  async metric(name) {
+    const text = await fetch(`${this.url}/metrics`).then((answer) => answer.text());
+    return Number(new RegExp(`^${name} (\\S+)$`, "m").exec(text)?.[1]);
+  }
+
   async kill() {
     const gone = once(this.process, "exit");
     this.process.kill("SIGKILL");
@@ -63,7 +69,7 @@ export class Server {
   }
 }
 
-/** Passes connections on to a port, until it is told not to. */
+/** Passes connections on to a port, until it is told not to. `pause` makes its clients slow readers. */
 export class Proxy {
   static async to(port) {
     const proxy = new Proxy();
@@ -87,6 +93,18 @@ export class Proxy {
       this.pairs.delete(pair);
     };
     for (const socket of [client, server]) socket.on("error", end).on("close", end);
+  }
+
+  /** Reads nothing more from the server, until `resume`. */
+  pause() {
+    for (const { client, server } of this.pairs) {
+      server.unpipe(client);
+      server.pause();
+    }
+  }
+
+  resume() {
+    for (const { client, server } of this.pairs) server.pipe(client);
   }
 
   /** Ends all connections without a word. */
