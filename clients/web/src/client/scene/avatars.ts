@@ -25,11 +25,15 @@ import { type Pose, Track } from "./pose.js";
 
 interface Avatar {
   readonly track: Track;
-  name: Sprite;
+  label: string;
+  /** undefined: it is drawn soon. */
+  name: Sprite | undefined;
+  /** What stands over the head, until `bubbleUntil`. */
+  said: string | undefined;
+  /** `said`, if it is drawn already. */
   bubble: Sprite | undefined;
   bubbleUntil: number;
   typing: boolean;
-  label: string;
   pose: Pose | undefined;
   /** How far it has walked, for the swing of its hands. */
   walked: number;
@@ -37,6 +41,9 @@ interface Avatar {
 
 const BUBBLE_MS = 7_000;
 const NAMES_M = 24;
+/** So many texts are drawn in a frame, a few ms at most. However many players come in or talk at once,
+ * the page goes on; the others' texts follow in the next frames. */
+const TEXTS_A_FRAME = 3;
 /** The outline of a body from the ground up, as wide as it is there. */
 const BODY_PROFILE = [
   [0.001, 0.03], [0.15, 0.03], [0.2, 0.09], [0.205, 0.3], [0.19, 0.62], [0.2, 0.86], [0.235, 1.02],
@@ -52,7 +59,10 @@ export class Avatars {
   #faces!: InstancedMesh;
   #hands!: InstancedMesh;
   #dirty = true;
+  /** Whose name or words are to be drawn, the one that waits longest first. */
+  readonly #undrawn = new Set<Avatar>();
   readonly #geometries;
+  readonly #first: Sprite;
   readonly #skin = new MeshLambertMaterial();
   readonly #visor = new MeshLambertMaterial({ color: 0x20243a });
 
@@ -66,6 +76,12 @@ export class Avatars {
       hand: new SphereGeometry(0.065, 10 * round, 8 * round),
     };
     this.#grow(16);
+    // The first frame translates the program for texts, not the one after the first name has come.
+    const first = label("");
+    first.frustumCulled = false;
+    first.scale.setScalar(0);
+    this.group.add(first);
+    this.#first = first;
   }
 
   get size(): number {
@@ -75,22 +91,21 @@ export class Avatars {
   add(id: string, name: string): void {
     if (this.#avatars.has(id)) return this.rename(id, name);
     if (this.#avatars.size === this.#capacity) this.#grow(2 * this.#capacity);
-    const sprite = label(name);
-    this.group.add(sprite);
-    this.#avatars.set(id, {
-      track: new Track(), name: sprite, bubble: undefined, bubbleUntil: 0, typing: false,
-      label: name, pose: undefined, walked: 0,
-    });
+    const avatar: Avatar = {
+      track: new Track(), label: name, name: undefined, said: undefined, bubble: undefined, bubbleUntil: 0,
+      typing: false, pose: undefined, walked: 0,
+    };
+    this.#avatars.set(id, avatar);
+    this.#undrawn.add(avatar);
     this.#colour();
   }
 
   rename(id: string, name: string): void {
     const avatar = this.#avatars.get(id);
     if (!avatar || avatar.label === name) return;
-    this.#drop(avatar.name);
-    avatar.name = label(name);
+    avatar.name = this.#drop(avatar.name);
     avatar.label = name;
-    this.group.add(avatar.name);
+    this.#undrawn.add(avatar);
     this.#colour();
   }
 
@@ -98,8 +113,9 @@ export class Avatars {
     const avatar = this.#avatars.get(id);
     if (!avatar) return;
     this.#avatars.delete(id);
+    this.#undrawn.delete(avatar);
     this.#drop(avatar.name);
-    if (avatar.bubble) this.#drop(avatar.bubble);
+    this.#drop(avatar.bubble);
     this.#colour();
   }
 
@@ -127,9 +143,9 @@ export class Avatars {
 
   /** Brings all up to date. Returns whether anything has changed. */
   update(now: number, eye: Vector3): boolean {
-    let changed = this.#dirty;
+    let changed = this.#dirty || this.#undrawn.size > 0;
     for (const avatar of this.#avatars.values()) {
-      if (avatar.bubble && avatar.bubbleUntil < now) {
+      if (avatar.said !== undefined && avatar.bubbleUntil < now) {
         this.#show(avatar, undefined, 0);
         changed = true;
       }
@@ -137,6 +153,7 @@ export class Avatars {
     }
     if (!changed) return false;
     this.#dirty = false;
+    this.#drawTexts();
     let index = 0;
     for (const avatar of this.#avatars.values()) this.#place(avatar, index++, now, eye);
     for (const mesh of [this.#bodies, this.#heads, this.#faces, this.#hands]) {
@@ -148,6 +165,7 @@ export class Avatars {
   dispose(): void {
     for (const id of [...this.#avatars.keys()]) this.remove(id);
     for (const mesh of [this.#bodies, this.#heads, this.#faces, this.#hands]) mesh.dispose();
+    this.#drop(this.#first);
     for (const geometry of Object.values(this.#geometries)) geometry.dispose();
     this.#skin.dispose();
     this.#visor.dispose();
@@ -156,7 +174,7 @@ export class Avatars {
   #place(avatar: Avatar, index: number, now: number, eye: Vector3): void {
     const pose = avatar.track.at(now);
     const shown = pose !== undefined;
-    avatar.name.visible = false;
+    if (avatar.name) avatar.name.visible = false;
     if (avatar.bubble) avatar.bubble.visible = shown;
     if (!pose) {
       for (const mesh of [this.#bodies, this.#heads, this.#faces]) mesh.setMatrixAt(index, NOWHERE);
@@ -188,23 +206,35 @@ export class Avatars {
       matrix.compose(position, turned, scale.set(1, 1, 1));
       this.#hands.setMatrixAt(2 * index + (side < 0 ? 0 : 1), matrix);
     }
-    const near = Math.hypot(eye.x - x, eye.z - z) < NAMES_M;
-    avatar.name.visible = near;
-    avatar.name.position.set(x, y + head + 0.36, z);
+    if (avatar.name) {
+      avatar.name.visible = Math.hypot(eye.x - x, eye.z - z) < NAMES_M;
+      avatar.name.position.set(x, y + head + 0.36, z);
+    }
     avatar.bubble?.position.set(x, y + head + 0.53, z);
   }
 
   #show(avatar: Avatar, text: string | undefined, until: number): void {
-    if (avatar.bubble) this.#drop(avatar.bubble);
-    avatar.bubble = text === undefined ? undefined : bubble(text);
+    avatar.bubble = this.#drop(avatar.bubble);
+    avatar.said = text;
     avatar.bubbleUntil = until;
-    if (avatar.bubble) this.group.add(avatar.bubble);
+    if (text !== undefined) this.#undrawn.add(avatar);
     // What is typed after what was said is shown when that is gone.
     if (text === undefined && avatar.typing) this.#show(avatar, "…", Infinity);
     this.#dirty = true;
   }
 
-  #drop(sprite: Sprite): void {
+  #drawTexts(): void {
+    let left = TEXTS_A_FRAME;
+    for (const avatar of this.#undrawn) {
+      if (left-- === 0) return;
+      this.#undrawn.delete(avatar);
+      if (!avatar.name) this.group.add((avatar.name = label(avatar.label)));
+      if (!avatar.bubble && avatar.said !== undefined) this.group.add((avatar.bubble = bubble(avatar.said)));
+    }
+  }
+
+  #drop(sprite: Sprite | undefined): undefined {
+    if (!sprite) return;
     this.group.remove(sprite);
     sprite.material.map?.dispose();
     sprite.material.dispose();
@@ -226,6 +256,8 @@ export class Avatars {
     for (const mesh of [this.#bodies, this.#heads, this.#faces, this.#hands]) {
       mesh.frustumCulled = false;
       mesh.instanceMatrix.setUsage(DynamicDrawUsage);
+      // Colours are there from the first frame on: with the first player, the program would change.
+      if (mesh !== this.#faces) mesh.setColorAt(0, colour);
       this.group.add(mesh);
     }
     this.#colour();

@@ -64,7 +64,7 @@ export class Track {
     // After a pause, the player moves from where it stood, not slowly over the whole pause.
     if (last && now - last.at > 2 * DELAY_MS) this.#poses.push({ at: now - DELAY_MS / 2, pose: last.pose });
     this.#poses.push({ at: now, pose });
-    if (this.#poses.length > LIMIT) this.#poses.shift();
+    while (this.#poses.length > LIMIT) this.#poses.shift();
   }
 
   /** The pose a moment ago, so that the next one is known as a rule; undefined before the first. */
