@@ -5,7 +5,9 @@ The steps, for each instance:
 1. The next host says whether it takes the instance (`prepare`).
 2. Gateways are not heard any more: they keep what their players send. The actor is frozen once
    nothing is left to be written or asked. It says its last word, and keeps what it is told.
-3. The place gets the new host. If that fails, all goes on here.
+3. The place gets the new host. If that is refused, or there is no database to ask, all goes on
+   here. Once the database was asked, and does not say how it went, nothing goes on here until it
+   does: the new host may be the host already.
 4. What the frozen actor was told goes to the new host, and so does all that others still tell it.
    The sockets of this node are from now on those of a gateway.
 5. The new host is told what only the old one knew (`adopt`), the number of its last message, and
@@ -35,7 +37,7 @@ from actors.instance.messages import Depart, Freeze
 from reileta.cluster.calls import Calls, CallUnknown, NodeUnreachable
 from reileta.errors import DatabaseUnavailable, Overloaded, ReiletaError
 from reileta.observability import log_events
-from reileta.rules.cluster.placement import Tenure
+from reileta.rules.cluster.placement import Place, Tenure
 from reileta.store.cluster_leases import Fenced, NodeFenced
 
 AT_ONCE: Final = 8
@@ -95,9 +97,15 @@ class Hosting(Protocol):
         """The instance has another host: it is dropped here."""
         ...
 
+    def fenced(self, holding: Holding) -> None:
+        """The tenure has ended, and nobody has told why: the instance is dropped here."""
+        ...
+
 
 class Leases(Protocol):
     """The rows of places (`reileta.store.cluster_leases.ClusterLeases`)."""
+
+    async def place(self, instance_id: str) -> Place: ...
 
     async def move(self, tenure: Tenure, node: str) -> Tenure: ...
 
@@ -183,8 +191,8 @@ class Handover:
         soft, marks = frozen
         tenure = await self._move(holding, target)
         if tenure is None:
-            # If the move was made all the same, the next write finds that out.
-            self._thaw(instance_id, holding)
+            if not holding.lost:
+                self._thaw(instance_id, holding)
             _log.warning(log_events.HANDOVER_FAILED, instance=instance_id, node=target)
             return
         if _ended(holding):
@@ -198,14 +206,42 @@ class Handover:
         self._relay.look_for(instance_id, tenure.epoch)
 
     async def _move(self, holding: Holding, target: str) -> Tenure | None:
-        """Makes the target the host; None: that failed. A move whose answer was lost is repeated,
-        and found done: else two nodes would be the host until the next write."""
-        with suppress(Fenced, NodeFenced), trio.move_on_after(MOVE_S):
-            while True:
-                with suppress(DatabaseUnavailable):
-                    return await self._leases.move(holding.tenure, target)
-                await trio.sleep(MOVE_AGAIN_S)
+        """Makes the target the host; None: this node still is, or has fallen.
+
+        Does not try without a database. A move whose answer is lost is repeated until it is known
+        whether it was made, else two nodes would be the host until the next write.
+        """
+        try:
+            with trio.fail_after(MOVE_S):
+                await self._leases.place(holding.tenure.instance)
+        except (DatabaseUnavailable, trio.TooSlowError):
+            return None
+        asked_at, told = trio.current_time(), False
+        while not holding.lost:
+            try:
+                return await self._leases.move(holding.tenure, target)
+            except (Fenced, NodeFenced):
+                # The target may be fenced since a first move that was made.
+                if await self._kept(holding):
+                    return None
+            except DatabaseUnavailable:
+                pass
+            if not told and trio.current_time() > asked_at + MOVE_S:
+                told = True
+                instance_id = holding.tenure.instance
+                _log.warning(log_events.HANDOVER_UNKNOWN, instance=instance_id, node=target)
+            await trio.sleep(MOVE_AGAIN_S)
         return None
+
+    async def _kept(self, holding: Holding) -> bool:
+        """Whether this node is the host still. If another is, the instance is dropped here."""
+        tenure = holding.tenure
+        with suppress(DatabaseUnavailable):
+            place = await self._leases.place(tenure.instance)
+            if (place.node, place.epoch) == (tenure.node, tenure.epoch):
+                return True
+            self._hosting.fenced(holding)
+        return False
 
     async def _depart(self, instance_id: str, holding: Holding) -> None:
         """Ends the frozen actor; what it was told, and all that it will be, goes elsewhere."""

@@ -23,8 +23,9 @@ from actors.runtime.failures import capture_failure
 from reileta.cluster.calls import Calls
 from reileta.errors import DatabaseUnavailable, InstanceNotFound, Overloaded
 from reileta.records import InstanceRecord
-from reileta.rules.cluster.placement import Tenure
+from reileta.rules.cluster.placement import Place, Tenure
 from reileta.store import Store
+from reileta.store.cluster_leases import Fenced
 from reileta.store.host_writes import UnfencedHostWrites
 from reileta.store.instances import InstanceUpdate
 from tests.actors.cluster.memory_bucket import MemoryBucket, MemoryEntries
@@ -114,21 +115,38 @@ class FakeHosting:
             self.cluster.places[instance_id] = (None, holding.tenure.epoch)
 
     def fenced(self, holding: Holding) -> None:
-        raise NotImplementedError
+        self.moved(holding)
 
     def moved(self, holding: Holding) -> None:
         holding.lost = True
         del self.holdings[holding.tenure.instance]
         self.cluster.nodes[self.member.node].manager.drop([holding.tenure.instance])
 
+
+@dataclass
+class FakeLeases:
+    """The rows of places."""
+
+    cluster: Cluster
+
+    async def place(self, instance_id: str) -> Place:
+        await trio.lowlevel.checkpoint()
+        if self.cluster.database_away:
+            raise DatabaseUnavailable
+        return Place(instance_id, *self.cluster.places.get(instance_id, (None, 0)))
+
     async def move(self, tenure: Tenure, node: str) -> Tenure:
         await trio.lowlevel.checkpoint()
         if self.cluster.database_away:
             raise DatabaseUnavailable
         self.cluster.before_move()
-        self.cluster.places[tenure.instance] = (node, tenure.epoch + 1)
+        moved = (node, tenure.epoch + 1)
+        if self.cluster.places[tenure.instance] not in (moved, (tenure.node, tenure.epoch)):
+            raise Fenced
+        self.cluster.places[tenure.instance] = moved
         if self.cluster.lost_answers:
             self.cluster.lost_answers -= 1
+            self.cluster.on_lost_answer()
             raise DatabaseUnavailable
         self.cluster.on_move()
         return Tenure(tenure.instance, node, tenure.epoch + 1)
@@ -174,6 +192,7 @@ class Cluster:
     """So many moves are made, and not answered."""
     kept: MemoryEntries = field(default_factory=MemoryEntries)
     before_move: Callable[[], None] = lambda: None
+    on_lost_answer: Callable[[], None] = lambda: None
     on_move: Callable[[], None] = lambda: None
     """Called when a place has got another host, before anybody knows."""
     kicks: dict[str, int] = field(default_factory=dict)
@@ -273,7 +292,7 @@ async def open_cluster(
             manager.elsewhere, manager.lost = relay.remote, relay.lost
             orders = Orders(manager, cluster.store.deeds.answer)
             harness.node.instance_service.orders = orders
-            handover = Handover(member, hosts, hosts, calls, relay, manager)
+            handover = Handover(member, hosts, FakeLeases(cluster), calls, relay, manager)
             cluster.nodes[name] = ClusterNode(name, harness, member, relay, calls, handover)
             cluster.live.append(name)
             nursery.start_soon(calls.run)

@@ -131,6 +131,44 @@ async def test_a_hand_over_whose_answer_is_lost_leaves_one_host(
     assert data_of(one.sink.take()) == ["here"]
 
 
+async def test_nothing_goes_on_before_the_database_says_who_is_the_host(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    """It carried the move out, and went away before it answered."""
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    await trio.sleep(1)
+    one.sink.take(), two.sink.take()
+    cluster.lost_answers = 100_000
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cluster["a"].handover.run)
+        await trio.sleep(8)
+        assert cluster.places[ROOM][1] == 2
+        one.say(b'"later"')
+        await trio.sleep(2)
+        assert data_of(two.sink.take()) == [], "the old host may not speak"
+        cluster.lost_answers = 0
+    await trio.sleep(1)
+    host, _ = cluster.places[ROOM]
+    assert [name for name in cluster.live if ROOM in cluster[name].relay.hosted] == [host]
+    assert data_of(two.sink.take()) == ["later"]
+
+
+async def test_an_instance_whose_new_host_fell_at_once_is_given_up(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    """The move was made, its answer lost; then the new host fell, and a repetition is refused."""
+    await cluster["a"].harness.joined(1)
+    await trio.sleep(1)
+    cluster.lost_answers = 1
+    cluster.on_lost_answer = lambda: cluster.places.update({ROOM: (None, 3)})
+    await cluster["a"].handover.run()
+    assert ROOM not in cluster["a"].relay.hosted or cluster.places[ROOM][0] == "a"
+    await trio.sleep(5)
+    host, _ = cluster.places[ROOM]
+    assert [name for name in cluster.live if ROOM in cluster[name].relay.hosted] == [host]
+
+
 async def test_the_only_node_keeps_its_instances(
     cluster: Cluster, autojump_clock: MockClock
 ) -> None:
