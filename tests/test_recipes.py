@@ -122,7 +122,9 @@ def follow_endpoint(copy: Copy) -> str:
     copy.create(file, code.pop(file))
     imported = "from api.http.registry.welcome import welcome_routes\n"
     copy.put(
-        "api/app.py", "        server_routes(deps),\n", f"{imported}        welcome_routes(deps),"
+        "api/app.py",
+        "        _Subject(server_routes(deps), _ETA | _REIL),\n",
+        f"{imported}        _Subject(welcome_routes(deps), _ETA),",
     )
     copy.append("docs/protocol.md", code.pop("docs/protocol.md"))
     (test,) = code

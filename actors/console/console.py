@@ -21,7 +21,7 @@ from actors.console.live import (
     sort_key,
 )
 from reileta.cluster.calls import Calls, NodeUnreachable
-from reileta.errors import InstanceNotFound, Overloaded, ReiletaError
+from reileta.errors import InstanceNotFound, NodeNotFound, Overloaded, ReiletaError
 from reileta.protocol.views.console import (
     ActorTreeView,
     AdminFiguresView,
@@ -130,7 +130,8 @@ class Console:
         return NodesView(nodes=tuple(views))
 
     async def figures(self, node: str | None = None, after_ms: int = -1) -> FiguresView:
-        """The figures of a node that are newer than that. Raises Overloaded: it does not answer."""
+        """The figures of a node that are newer than that. Raises NodeNotFound, and Overloaded: it
+        does not answer."""
         if self._is_here(node):
             return self.live.figures(after_ms)
         view = await self._from(node, Topic(topic="figures"), FiguresView)
@@ -180,13 +181,13 @@ class Console:
         raise InstanceNotFound
 
     async def actors(self, node: str | None = None) -> ActorTreeView:
-        """The actors of a node. Raises Overloaded: it does not answer."""
+        """The actors of a node. Raises NodeNotFound, and Overloaded: it does not answer."""
         if self._is_here(node):
             return self.live.actors()
         return await self._from(node, Topic(topic="actors"), ActorTreeView)
 
     async def traces(self, node: str | None = None) -> TracesView:
-        """The slowest traces of a node. Raises Overloaded: it does not answer."""
+        """The slowest traces of a node. Raises NodeNotFound, and Overloaded: it does not answer."""
         if self._is_here(node):
             return self.live.slowest()
         return await self._from(node, Topic(topic="traces"), TracesView)
@@ -269,10 +270,10 @@ class Console:
         return node is None or node == self.live.id
 
     async def _from(self, node: str | None, topic: Topic, type_: type[T]) -> T:
-        """What another node shows. Raises Overloaded: there is none of that id, or it is silent."""
+        """What another node shows. Raises NodeNotFound, and Overloaded: it is silent."""
         cluster = self._node.cluster
         if cluster is None or node is None or node not in cluster.member.nodes:
-            raise Overloaded
+            raise NodeNotFound
         call = ConsoleCall(topic.topic, msgspec.json.encode(topic))
         try:
             answer = await cluster.calls.call(node, CALL, call, ConsoleAnswer, CALL_S)

@@ -35,6 +35,7 @@ from reileta.names import name_fault
 from reileta.opaque_string import prepared, refused_character
 from reileta.protocol import patterns
 from reileta.records import Cursor
+from reileta.rules.console.listing import REACH
 from reileta.rules.federation.addresses import TEXT_LENGTH, canonical, host_of
 from reileta.unicode import is_unicode
 
@@ -479,6 +480,13 @@ Offset = Annotated[
     AfterValidator(_whole(0, 2**31 - 1)),
     _whole_schema(0, 2**31 - 1, description="How many items to skip.", default=0),
 ]
+ShortOffset = Annotated[
+    int,
+    BeforeValidator(_digits),
+    AfterValidator(_whole(0, REACH - 100)),
+    _whole_schema(0, REACH - 100, description="How many items to skip.", default=0),
+]
+"""For lists of what is live, of which only the first are sorted."""
 NumberCursor = Annotated[Cursor, BeforeValidator(_cursor(int)), _cursor_schema(int)]
 """A place in a list that is sorted by a number; `cursor_text` writes it."""
 TextCursor = Annotated[Cursor, BeforeValidator(_cursor(str)), _cursor_schema(str)]

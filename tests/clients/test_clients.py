@@ -97,7 +97,8 @@ def test_a_python_client_does_a_round_trip(server: str, tmp_path: Path) -> None:
     models = {path.stem for path in (package / "reileta_client" / "models").glob("*.py")}
     schemas = httpx.get(f"{server}/openapi.json").json()["components"]["schemas"]
     named = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in schemas}
-    assert models - {"__init__"} <= named, "the generator had to make up names"
+    mappings = {"figures_series"}  # they have no name of their own
+    assert models - {"__init__"} - mappings <= named, "the generator had to make up names"
     assert {"user_me", "world_list_answer", "error_code", "role"} <= models
     program = tmp_path / "client.py"
     program.write_text(block("Python", "python"))

@@ -288,6 +288,13 @@ async def test_the_cookie_of_an_earlier_version(database_url: str) -> None:
 # The base path ---------------------------------------------------------------------------------
 
 
+def leads_on(root: httpx.Response) -> bool:
+    """Whether an answer is the client's page, or leads to the documentation if none was built."""
+    if root.status_code == 302:
+        return root.headers["Location"] in ("/vr/docs", "/vr/")
+    return root.status_code == 200 and 'src="/vr/assets/' in root.text
+
+
 async def test_the_base_path_is_everywhere(database_url: str) -> None:
     async with (
         running(
@@ -302,8 +309,7 @@ async def test_the_base_path_is_everywhere(database_url: str) -> None:
                 "ws": "wss://play.example.org/vr/api/ws",
             }
             assert server["address"] == "play.example.org"
-            root = await http.get(f"{prefix}/")
-            assert (root.status_code, root.headers["Location"]) == (302, "/vr/docs")
+            assert leads_on(await http.get(f"{prefix}/"))
             page = (await http.get(f"{prefix}/docs")).text
             for link in ("docs/docs.css", "openapi.json", "asyncapi.json"):
                 assert f'href="/vr/{link}"' in page
@@ -316,7 +322,7 @@ async def test_the_base_path_is_everywhere(database_url: str) -> None:
                 "protocol": "wss",
                 "pathname": "/vr",
             }
-        assert (await http.get("/vr")).headers["Location"] == "/vr/docs"
+        assert leads_on(await http.get("/vr"))
         answer = await http.post("/vr/api/auth/register", json=LOGIN)
         assert "Path=/vr;" in answer.headers["Set-Cookie"] + ";"
         for path in ("/vrx/api/time", "/vr//api/time", "/vr/vr/api/time", "/vr/nothing"):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
 from actors.console.console import Topic
 from actors.console.live import InstanceSort, Order
 from api.http.endpoint import ApiDeps, RequestContext, Routes
-from reileta.errors import InstanceNotFound, Overloaded, ServerInvalid
-from reileta.protocol.input_types import DEFAULT_PAGE, Input, Limit, Offset, Reference
+from reileta.errors import InstanceNotFound, NodeNotFound, Overloaded, ServerInvalid
+from reileta.protocol.input_types import (
+    DEFAULT_PAGE,
+    Input,
+    Limit,
+    Offset,
+    Reference,
+    ShortOffset,
+)
 from reileta.protocol.views.console import (
     ActorTreeView,
     FiguresView,
@@ -22,9 +27,6 @@ from reileta.protocol.views.console import (
     TracesView,
 )
 from reileta.protocol.views.registry import ListView
-from reileta.rules.console.listing import REACH
-
-SHORT_OFFSET = Annotated[Offset, Field(le=REACH - 100)]
 
 
 class OfNode(Input):
@@ -44,7 +46,7 @@ class LiveInstanceSearch(Input):
         default=None, description="Text in ids, names, titles, worlds and owners, in any case."
     )
     limit: Limit = DEFAULT_PAGE
-    offset: SHORT_OFFSET = 0
+    offset: ShortOffset = 0
 
 
 class OnlineSearch(Input):
@@ -81,7 +83,7 @@ def console_routes(deps: ApiDeps) -> Routes:
         gives=FiguresView,
         only="admin",
         need="required",
-        errors=(Overloaded,),
+        errors=(NodeNotFound, Overloaded),
     )
     async def get_figures(call: RequestContext, params: OfNode) -> FiguresView:
         """Returns the figures of a node over the last 15 minutes, one sample for each 5 s."""
@@ -183,7 +185,7 @@ def console_routes(deps: ApiDeps) -> Routes:
         gives=ActorTreeView,
         only="admin",
         need="required",
-        errors=(Overloaded,),
+        errors=(NodeNotFound, Overloaded),
     )
     async def get_actors(call: RequestContext, params: OfNode) -> ActorTreeView:
         """Returns the actors of a node with their mailboxes and restarts, its background tasks, and
@@ -198,7 +200,7 @@ def console_routes(deps: ApiDeps) -> Routes:
         gives=TracesView,
         only="admin",
         need="required",
-        errors=(Overloaded,),
+        errors=(NodeNotFound, Overloaded),
     )
     async def get_traces(call: RequestContext, params: OfNode) -> TracesView:
         """Returns the slowest traces of a node. Traces are watched from the first request on, and

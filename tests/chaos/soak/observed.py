@@ -16,6 +16,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -180,9 +181,23 @@ async def _observed(*args: Any, task_status: trio.TaskStatus[main.Server], **opt
         observing.cancel_scope.cancel()
 
 
+LISTENS_S: Final = 30.0
+"""How long a server that starts may take until it can be observed."""
+
+
+async def _connected(path: Path) -> trio.SocketStream:
+    """A connection to an observed server, which may be about to listen."""
+    with trio.move_on_after(LISTENS_S):
+        while True:
+            with suppress(ConnectionRefusedError, FileNotFoundError):
+                return await trio.open_unix_socket(path)
+            await trio.sleep(0.1)
+    raise TimeoutError(f"nothing listens at {path}")
+
+
 async def ask(path: Path, what: str) -> dict[str, int]:
     """Asks an observed server."""
-    async with await trio.open_unix_socket(path) as stream:
+    async with await _connected(path) as stream:
         await stream.send_all(what.encode() + b"\n")
         text = b""
         async for chunk in stream:

@@ -17,7 +17,7 @@ from reileta.rules.instance.instance import Instance
 from tests.reileta.instances import OWNER, user, visitor
 from tests.reileta.recordings import BEGAN, MemoryRecording, taped
 
-READING = {"ensure_governs", "may_return", "plan"}
+READING = {"ensure_governs", "ensure_may_speak", "may_return", "plan"}
 """Methods of the rules that change nothing."""
 
 

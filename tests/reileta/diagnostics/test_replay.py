@@ -78,6 +78,7 @@ TIMED: dict[str, tuple[st.SearchStrategy[Any], ...]] = {
     "exclude": (st.sampled_from([frozenset({HOME}), frozenset({"far.example"})]),),
     "rename": (users, st.sampled_from(["Zoe", "User 1"])),
     "close": (visitors,),
+    "lose_host": (),
     "tick": (),
 }
 """Rules with the strategies of their arguments; the time comes behind."""
