@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -31,7 +33,7 @@ from actors.instance.messages import InstanceMessage, RestoreMembers
 from actors.membership import AddMember
 from actors.runtime.mailbox import Ref
 from actors.runtime.message import Request
-from reileta.cluster.calls import Calls
+from reileta.cluster.calls import Calls, NodeUnreachable
 from reileta.errors import OutcomeUnknown, Overloaded, ReiletaError
 
 Kicks: TypeAlias = Callable[[str], Awaitable[Mapping[str, int]]]
@@ -42,6 +44,8 @@ CATCH_UP_S: Final = 0.5
 """Seconds that a request waits for the data that was sent before it."""
 ASK_S: Final = 10.0
 """Seconds for the instance to answer a request."""
+UNKNOWN_S: Final = 1.0
+"""Seconds for a gateway to hear that it is not known."""
 DEEDS: Final = 4096
 """Requests whose answer is kept for repetitions; the oldest are forgotten."""
 
@@ -114,6 +118,10 @@ class HostedInstance(HostedGateways):
 
     async def enter(self, node: str, argument: wire.Enter) -> wire.Entered:
         """A session enters through a gateway."""
+        if argument.known and self.find(node, argument.series) is None:
+            # To let it in would hide that the gateway's other players are not known here.
+            self._spawn(partial(self._tell_unknown, node, argument.series))
+            return wire.Entered(elsewhere=True)
         gateway = self.gateway(node, argument.series)
         if gateway is None or not self._answers():
             return wire.Entered(elsewhere=True)
@@ -131,6 +139,12 @@ class HostedInstance(HostedGateways):
             entering.over.set()
             del gateway.entering[argument.connection]
         return entering.answer
+
+    async def _tell_unknown(self, node: str, series: int) -> None:
+        """Has a gateway begin anew, which believes that it is known."""
+        argument = wire.Missing(self.id, self.epoch, series, 0)
+        with suppress(NodeUnreachable, ReiletaError):
+            await self._calls.call(node, "missing", argument, wire.Replayed, UNKNOWN_S)
 
     async def _enter(self, gateway: Gateway, argument: wire.Enter) -> wire.Entered:
         sink = gateway.sinks.get(argument.connection)

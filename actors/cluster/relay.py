@@ -241,6 +241,8 @@ class Relay:
 
     def _hear(self, message: wire.FromGateway) -> None:
         hosted = self._hosts(message.instance, message.epoch)
+        if hosted is None and self._prepares(message.instance, message.epoch):
+            return  # it is asked for what came meanwhile, or told that it is not known
         if isinstance(message, wire.InChunk):
             if hosted is not None:
                 hosted.take(message)
@@ -601,6 +603,11 @@ class Relay:
             return None
         return hosted
 
+    def _prepares(self, instance: str, epoch: int) -> bool:
+        """Whether the instance is about to start here."""
+        hosted = self._hosted.get(instance)
+        return hosted is not None and hosted.epoch == epoch and hosted.ref is None
+
     def lost(self, recovery: RecoveryState) -> None:
         """This node does not host the instance any more: its players here go on elsewhere."""
         instance, holding = recovery.record.id, recovery.holding
@@ -631,7 +638,7 @@ class Relay:
             hosted.lose(node)
         for remote in self._remotes.values():
             if remote.place.node == node:
-                remote.recover()
+                remote.host_gone()
 
     def node_seen(self, node: str) -> None:
         """Another node is there."""

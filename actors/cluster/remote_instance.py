@@ -53,6 +53,7 @@ class RemoteInstance(RemotePlace):
             self._repair.set()
         if self._seats or self._asks or self._sockets.by_number or self._box:
             self._idle_since = now
+        self._look_if_stalled(now)
         listens = self._listening.is_set() and self._incoming.next is not None
         if listens and (self._seats or len(self._outgoing)):
             self._beat()
@@ -203,6 +204,7 @@ class RemoteInstance(RemotePlace):
                 connection.number,
                 message.visitor,
                 None if answered else message.state,
+                self._incoming.next is not None,
             )
 
         try:
@@ -292,12 +294,14 @@ class RemoteInstance(RemotePlace):
     ) -> A:
         """The answer of the host, wherever it is now. Raises Moved, Overloaded and its errors.
         `orders`: it changes something, so that OutcomeUnknown is raised if it may have done so."""
-        maybe = False
+        maybe, begins = False, name in ("enter", "watch")
         limit_s = PLACED_S if timeout_s <= PLACED_S else PLACED_S + timeout_s
         with trio.move_on_after(OUTCOME_S if orders else limit_s):
             while True:
                 await self._listening.wait()
-                series = self.series
+                if begins:
+                    await self._until_restored()
+                series, beginnings = self.series, self._beginnings
                 # While it is under way, nobody can say whether it is done.
                 before, maybe = maybe, orders
                 try:
@@ -311,23 +315,13 @@ class RemoteInstance(RemotePlace):
                         raise
                     raise OutcomeUnknown from error
                 else:
-                    current = name != "enter" or series == self.series
-                    if current and not getattr(answered, "elsewhere", False):
+                    if begins and (series, beginnings) != (self.series, self._beginnings):
+                        continue  # the host may have forgotten the socket since then
+                    if not getattr(answered, "elsewhere", False):
                         return answered
                     maybe = before
                 await self._look_again()
         raise OutcomeUnknown if maybe else Overloaded
-
-    async def _call_host(self, name: str, argument: object, answer: type[A], timeout_s: float) -> A:
-        """A call to the host of now; it is given up once there is another one."""
-        node = self.place.node
-        with trio.CancelScope() as scope:
-            self._under_way.add(scope)
-            try:
-                return await self._calls.call(node, name, argument, answer, timeout_s)
-            finally:
-                self._under_way.discard(scope)
-        raise NodeUnreachable(node, "is not the host any more")
 
     def take_over(
         self,

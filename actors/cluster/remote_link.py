@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -38,6 +38,8 @@ from reileta.protocol.frames import failure
 from reileta.rules.cluster.stream import KEPT_BYTES, Incoming, Outgoing
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.seats import Player
+
+A = TypeVar("A")
 
 CALL_S: Final = 1.0
 """Seconds for the host to let a session in, before its place is looked up again."""
@@ -95,11 +97,11 @@ class RemoteLink(ABC):
         self._asks = 0
         self._idle_since = trio.current_time()
         self._paused = False
-        self._looking: trio.Event | None = None
-        """The end of a look for the place that is under way."""
         self._reseated = trio.Event()
         self._first = trio.Lock()
         self._restoring: trio.Event | None = None
+        self._beginnings = 0
+        """How often the players here were to get a snapshot."""
         self._returning = False
         """Whether this host has not asked for the players."""
         self._handed_over: list[Member] = []
@@ -160,6 +162,17 @@ class RemoteLink(ABC):
         self._refuse_late(sent, InternalError())
         self._refuse_late(box, Overloaded())
 
+    async def _call_host(self, name: str, argument: object, answer: type[A], timeout_s: float) -> A:
+        """A call to the host of now; it is given up once there is another one."""
+        node = self.place.node
+        with trio.CancelScope() as scope:
+            self._under_way.add(scope)
+            try:
+                return await self._calls.call(node, name, argument, answer, timeout_s)
+            finally:
+                self._under_way.discard(scope)
+        raise NodeUnreachable(node, "is not the host any more")
+
     def _give_up_calls(self) -> None:
         """No call that is under way will be answered."""
         for scope in self._under_way:
@@ -214,6 +227,7 @@ class RemoteLink(ABC):
                     received = await subscription.receive()
                     # After a pause, this node may have been given up, with the players here.
                     await self._until_here()
+                    await unless_ended()
                     for item in received:
                         if isinstance(item, Gap):
                             self.doubt()
@@ -324,6 +338,7 @@ class RemoteLink(ABC):
         """Sends what has gathered in one turn of the loop, in one message."""
         while True:
             await self._filled.wait()
+            await unless_ended()
             self._filled = trio.Event()
             if self._incoming.next is not None:
                 self._send_box()
@@ -339,15 +354,17 @@ class RemoteLink(ABC):
         signals = [one for one in self._box if isinstance(one, wire.Signal)]
         if not signals or self._seats:
             return
-        self._box = [one for one in self._box if not isinstance(one, wire.Signal)]
         argument = wire.Tell(self.id, self.place.epoch, signals)
         try:
             answer = await self._calls.call(self.place.node, "tell", argument, wire.Told, CALL_S)
         except (NodeUnreachable, ReiletaError):
             answer = wire.Told(elsewhere=True)
+        await unless_ended()  # then they are carried to the next host
         if answer.elsewhere:
-            self._box[:0] = signals
             self.recover()
+        else:
+            told = {id(one) for one in signals}
+            self._box = [one for one in self._box if id(one) not in told]
 
     def _send_box(self) -> None:
         items, self._box = self._box, []
@@ -400,6 +417,12 @@ class RemoteLink(ABC):
             self._member.bus.publish(self._member.subject("n", self.place.node, "in"), pack(beat))
         except BusError:
             return
+
+
+async def unless_ended() -> None:
+    """Ends a task of a link that has ended in the same turn of the loop in which the task was
+    woken. Without this, it would go on with the state of the next link."""
+    await trio.lowlevel.checkpoint_if_cancelled()
 
 
 def _items_of(whole: bytes) -> list[wire.Item]:

@@ -10,13 +10,16 @@ players are handed to the local actor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal, Protocol
 
+import structlog
 import trio
 
 from actors.cluster import wire
 from actors.cluster.gateway_sockets import RelayMember, Spawn
-from actors.cluster.remote_link import AGAIN_S, CALL_S, RemoteLink
+from actors.cluster.remote_link import AGAIN_S, CALL_S, RemoteLink, unless_ended
 from actors.cluster.remote_sockets import RemoteSeat
 from actors.instance.hosted import There
 from actors.instance.messages import InstanceMessage
@@ -25,6 +28,7 @@ from actors.membership import InstanceMoved, MemberSessionEnded, SocketLost
 from actors.runtime.mailbox import Recipient
 from reileta.cluster.calls import Calls, NodeUnreachable
 from reileta.errors import InstanceNotFound, ReiletaError
+from reileta.observability import log_events
 from reileta.protocol import commands, events
 from reileta.protocol.frames import EMPTY, encode, event, failure
 from reileta.protocol.views.instance import LeftView
@@ -37,6 +41,10 @@ COMPLETE_S: Final = 1.0
 COMPLETE_LOOK_S: Final = 0.005
 RESEATED_S: Final = 1.5
 """Seconds in which a new host asks for the players; later they are told to it."""
+STALLED_S: Final = 0.5
+"""Players who wait for so long, while nothing is done about it, are looked after."""
+
+_log = structlog.get_logger()
 
 
 class Places(Protocol):
@@ -59,6 +67,14 @@ class Moved(Exception):
     def __init__(self, to: Recipient[InstanceMessage]) -> None:
         super().__init__()
         self.to = to
+
+
+@dataclass(eq=False, slots=True)
+class _Look:
+    """A look for the place. `found_nothing`: the instance is gone."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    found_nothing: bool = False
 
 
 class RemotePlace(RemoteLink):
@@ -87,6 +103,13 @@ class RemotePlace(RemoteLink):
             figures=figures,
         )
         self._places = places
+        self._looking: _Look | None = None
+        """A look for the place that is under way."""
+        self._recovering = False
+        """Whether a task looks for the place until the host answers."""
+        self._repairing = False
+        """Whether what is missing is being asked for."""
+        self._stalled_since = trio.current_time()
         self._reseating = trio.Lock()
         self._former: tuple[list[wire.Seat], bool] | None = None
         """The answer to the host's question for the players, should it ask again."""
@@ -98,11 +121,14 @@ class RemotePlace(RemoteLink):
     async def _keep_whole(self) -> None:
         """Asks the host for what is missing, until nothing is."""
         while True:
+            self._repairing = False
             await self._repair.wait()
-            self._repair = trio.Event()
+            await unless_ended()
+            self._repair, self._repairing = trio.Event(), True
             while True:
                 if self._must_restore and self._seats:
                     await self._restore()
+                    await unless_ended()
                     continue
                 first = self._incoming.missing
                 if first is None:
@@ -110,17 +136,18 @@ class RemotePlace(RemoteLink):
                 await self._until_here()
                 self.figures.gaps += 1
                 argument = wire.Replay(self.id, self.place.epoch, first)
+                answer, absent = None, False
                 try:
-                    answer = await self._calls.call(
-                        self.place.node, "replay", argument, wire.Replayed, CALL_S
-                    )
+                    answer = await self._call_host("replay", argument, wire.Replayed, CALL_S)
                 except (NodeUnreachable, ReiletaError) as error:
+                    absent = isinstance(error, NodeUnreachable) and error.absent
+                await unless_ended()
+                if answer is None:
                     self._cut = True
-                    if isinstance(error, NodeUnreachable) and error.absent:
+                    if absent:
                         self.recover()
                     await trio.sleep(AGAIN_S)
-                    continue
-                if answer.elsewhere:
+                elif answer.elsewhere:
                     self.recover()
                     await trio.sleep(AGAIN_S)
                 elif answer.chunks is None:
@@ -144,26 +171,23 @@ class RemotePlace(RemoteLink):
 
     async def _restore_once(self) -> bool:
         self.figures.restores += 1
+        self._beginnings += 1
         self._must_restore = True
         self._incoming = Incoming()
         self._joiner.clear()
         self._sockets.begin()
         series = self.series
         argument = wire.Restore(self.id, self.place.epoch, series, self.seats(), self._returning)
+        answer, absent = wire.Restored(elsewhere=True), True
         try:
-            answer = await self._calls.call(
-                self.place.node, "restore", argument, wire.Restored, REQUEST_S
-            )
+            answer = await self._call_host("restore", argument, wire.Restored, REQUEST_S)
         except (NodeUnreachable, ReiletaError) as error:
-            if isinstance(error, NodeUnreachable) and error.absent:
-                self.recover()
-            await trio.sleep(AGAIN_S)
-            self._repair.set()
-            return False
-        if series != self.series:
+            absent = isinstance(error, NodeUnreachable) and error.absent
+        if series != self.series or self.local is not None:
             return True  # another host has taken over
         if answer.elsewhere:
-            self.recover()
+            if absent:
+                self.recover()
             await trio.sleep(AGAIN_S)
             self._repair.set()
             return False
@@ -191,33 +215,80 @@ class RemotePlace(RemoteLink):
 
     def recover(self) -> None:
         """The host is gone, or not the host any more: looks for its place until it is found."""
-        if self.local is None and self._looking is None:
-            self._spawn(self._recover)
+        if self.local is None:
+            self.pause()
+            if not self._recovering:
+                self._spawn(self._recover)
+                self._recovering = True
+
+    def host_gone(self) -> None:
+        """The host's node was fenced: it answers nothing more."""
+        self._give_up_calls()
+        self.recover()
 
     async def _recover(self) -> None:
-        self.pause()
-        while self.local is None:
-            before = self.place
-            try:
+        try:
+            while self.local is None and self._cut:
                 await self._look_again()
-            except (Moved, InstanceNotFound):
-                return
-            if self.place != before or not self._cut:
-                return
+        except (Moved, InstanceNotFound):
+            return
+        finally:
+            self._recovering = False
 
     async def _look_again(self) -> None:
-        """Looks the place up, together with all who want to know it. Raises Moved."""
-        if self._looking is None:
-            self._looking = trio.Event()
-            try:
-                await self._look()
-            finally:
-                self._looking.set()
-                self._looking = None
-        else:
-            await self._looking.wait()
+        """Looks the place up, together with all who want to know it.
+
+        The look is a task of its own: it changes the link, and must not end half-way because the
+        request that began it is given up.
+
+        Raises:
+            Moved: it is here.
+            InstanceNotFound: it is gone.
+        """
+        look = self._looking
+        if look is None:
+            look = _Look()
+            self._spawn(partial(self._run_look, look))
+            self._looking = look
+        await look.over.wait()
         if self.local is not None:
             raise Moved(self.local)
+        if look.found_nothing:
+            raise InstanceNotFound
+
+    async def _run_look(self, look: _Look) -> None:
+        try:
+            await self._look()
+        except InstanceNotFound:
+            look.found_nothing = True
+        finally:
+            self._looking = None
+            look.over.set()
+
+    def _look_if_stalled(self, now: float) -> None:
+        """Looks again if the players wait, and nothing is under way that ends that. Other events
+        end each wait; this is for those that are lost."""
+        waits = self._cut or self._paused or self._must_restore or self._incoming.next is None
+        tried = self._recovering or self._repairing or self._looking or self._restoring
+        if (
+            tried
+            or not waits
+            or self._member.bus.connection is None
+            or not self._member.valid()
+            or not any(seat.player for seat in self._seats.values())
+        ):
+            self._stalled_since = now
+        elif now - self._stalled_since > STALLED_S:
+            _log.warning(log_events.LINK_STALLED, instance=self.id, node=self.place.node)
+            self._stalled_since = now
+            self._returning = True
+            self.recover()
+
+    async def _until_restored(self) -> None:
+        """Waits while the players here are about to get a snapshot: the host forgets the sockets
+        that are not among theirs."""
+        while self._restoring is not None:
+            await self._restoring.wait()
 
     async def _look(self) -> None:
         epoch = self.place.epoch
@@ -245,14 +316,16 @@ class RemotePlace(RemoteLink):
                 await self._listening.wait()
                 if self._seats:
                     await self._restore()
+                elif self.place == place:
+                    self._cut = self._paused = False
         elif self._cut or self.gateway != self._member.node:
             if self.gateway != self._member.node:
                 self._end_link()
                 self._begin_link()
                 await self._listening.wait()
-            if not self._seats or await self._restore():
-                self._cut = False
-            else:
+            if not self._seats:
+                self._cut = self._paused = False
+            elif not await self._restore():
                 await trio.sleep(AGAIN_S)
         else:
             await trio.sleep(AGAIN_S)

@@ -253,7 +253,7 @@ class Parcel(msgspec.Struct, array_like=True):
 
 class Enter(msgspec.Struct, array_like=True):
     """A session enters with a socket; see `AddMember`. `after`: the last number that the gateway
-    sent before."""
+    sent before. `known`: the gateway believes that the host knows it, with all its players."""
 
     instance: str
     epoch: int
@@ -262,6 +262,7 @@ class Enter(msgspec.Struct, array_like=True):
     connection: int
     visitor: Visitor
     state: bytes | None = None
+    known: bool = False
 
 
 class Entered(msgspec.Struct, array_like=True):
