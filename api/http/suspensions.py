@@ -41,6 +41,12 @@ class Suspensions:
         self._deps.auth.forget_user(user.id)
         for session_id in revoked.sessions:
             await self._deps.session_ended(session_id)
+        hosts = self._node.store.host_nodes
+        for node_id in await hosts.owned_by(user.id):
+            host = await hosts.get(node_id)
+            if host is not None:
+                self._node.changed("node", host)  # closes its link, at another process, too
+                self._node.host_links.refresh(node_id)
         self._node.changed("user", user)
         self._note(log_events.ACCOUNT_SUSPENDED, call, user, until=until)
         return user

@@ -10,7 +10,15 @@ import msgspec
 from reileta.clock import Clock
 from reileta.errors import InstanceInvalid, NodeNotFound, QuotaReached
 from reileta.ids import is_id, new_id
-from reileta.records import Cursor, DirectAddress, HostKind, HostNode, HostStatus, Page
+from reileta.records import (
+    DISABLED_TAG,
+    Cursor,
+    DirectAddress,
+    HostKind,
+    HostNode,
+    HostStatus,
+    Page,
+)
 from reileta.store.database import Queries, Row
 from reileta.store.query_builder import Where, assignments, page
 from reileta.store.quotas import DEFAULT, Quotas
@@ -81,16 +89,22 @@ class HostNodes:
         return None if row is None else self._node(row)
 
     async def of_token(self, token_hash: bytes) -> HostNode | None:
-        """The node that has that token."""
+        """The node that has that token, unless its owner is suspended."""
         row = await self._queries.fetch_one(
-            f"SELECT *, {_LIVES} FROM hosts WHERE token_hash = $1",  # noqa: S608 - constants
+            f"SELECT *, {_LIVES} FROM hosts WHERE token_hash = $1 AND {_answered_for(2)}",  # noqa: S608 - constants
             token_hash,
+            self._clock.now_ms(),
         )
         return None if row is None else self._node(row)
 
     async def owned_by(self, owner: str) -> list[str]:
-        """The ids of a user's nodes."""
-        rows = await self._queries.fetch("SELECT id FROM hosts WHERE owner = $1", owner)
+        """The ids of the nodes of a user and of its services."""
+        rows = await self._queries.fetch(
+            "SELECT hosts.id FROM hosts JOIN users ON users.id = hosts.owner "
+            "LEFT JOIN services ON services.id = users.service "
+            "WHERE users.id = $1 OR services.owner = $1",
+            owner,
+        )
         return [row["id"] for row in rows]
 
     async def search(
@@ -186,10 +200,10 @@ class HostNodes:
         self, id_: str, token_hash: bytes, *, server: str, version: str
     ) -> HostNode | None:
         """A process has a new link of the node, which replaces any other; None: the token is no
-        longer valid."""
+        longer valid, or the owner is suspended."""
         row = await self._queries.fetch_one(
             "UPDATE hosts SET link = link + 1, server = $3, version = $4, seen_at = $5 "  # noqa: S608 - constants
-            f"WHERE id = $1 AND token_hash = $2 RETURNING *, {_LIVES}",
+            f"WHERE id = $1 AND token_hash = $2 AND {_answered_for(5)} RETURNING *, {_LIVES}",
             id_,
             token_hash,
             server,
@@ -199,9 +213,11 @@ class HostNodes:
         return None if row is None else self._node(row)
 
     async def seen(self, id_: str, token_hash: bytes, *, link: int) -> bool:
-        """Notes that the link is there; whether it is still the node's, with that token."""
+        """Notes that the link is there; whether it is still the node's, with that token, and the
+        owner is not suspended."""
         done = await self._queries.execute(
-            "UPDATE hosts SET seen_at = $4 WHERE id = $1 AND token_hash = $2 AND link = $3",
+            "UPDATE hosts SET seen_at = $4 WHERE id = $1 AND token_hash = $2 AND link = $3 "  # noqa: S608 - constants
+            f"AND {_answered_for(4)}",
             id_,
             token_hash,
             link,
@@ -275,6 +291,18 @@ async def ensure_room_on(transaction: Queries, node: str) -> None:
     limit = min(row["capacity"], INSTANCES)
     if len(row["lives"]) >= limit:
         raise QuotaReached.field("node", f"has room for {limit} instances: delete one first")
+
+
+def _answered_for(now: int) -> str:
+    """The condition that the node's owner is not suspended, nor the owner of the service that it
+    belongs to. `now`: the number of the parameter with the time."""
+    return (
+        "NOT EXISTS (SELECT 1 FROM users AS account "  # noqa: S608 - constants
+        "LEFT JOIN services ON services.id = account.service "
+        "JOIN users AS behind ON behind.id IN (account.id, services.owner) "
+        f"WHERE account.id = hosts.owner AND '{DISABLED_TAG}' = ANY(behind.tags) "
+        f"AND (behind.suspended_until IS NULL OR behind.suspended_until > ${now}))"
+    )
 
 
 def _stored(direct: DirectAddress | None) -> str | None:

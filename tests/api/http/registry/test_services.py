@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from api.app import ReiletaApp
+from reileta.security.credentials import digest
 from reileta.store.services import TOKEN_MS
 from tests.api.clients import Client, Json
 from tests.api.fakes import ADDRESS, FakeNode
@@ -192,13 +193,27 @@ async def test_a_suspended_owner_takes_its_services_along(
     voice = Client(app, (await a_token(ada))["token"])
     bobs = Client(app, (await bob.ask("POST", f"{PATH}/com.example.bobs/token")).data["token"])
     assert (await voice.get("/api/users/@me")).status == 200
+    hosts, made = node.store.host_nodes, {}
+    for name, client in (("ada", ada), ("voice", voice), ("bobs", bobs)):
+        made[name] = (await client.put("/api/nodes", {"title": name})).data
+    tokens = {name: digest(one["token"]) for name, one in made.items()}
+    linked = await hosts.link(made["voice"]["id"], tokens["voice"], server="x", version="y")
+    assert linked is not None
     suspension = f"/api/users/{ada.me['id']}/suspension"
     assert (await admin.post(suspension, {})).status == 200
     assert (await voice.get("/api/users/@me")).code == 101
     assert (await bobs.get("/api/users/@me")).status == 200
     assert len(node.ended) == 2  # the owner's session, and the service's
     assert (await admin.ask("POST", TOKEN)).code == 133
+    # The links of its nodes, and those of its services' nodes, end too.
+    assert set(node.refreshed) == {made["ada"]["id"], made["voice"]["id"]}
+    assert [await hosts.of_token(one) is None for one in tokens.values()] == [True, True, False]
+    voices = made["voice"]["id"]
+    assert not await hosts.seen(voices, tokens["voice"], link=linked.link)
+    assert await hosts.link(voices, tokens["voice"], server="x", version="y") is None
     assert (await admin.delete(suspension)).status == 200
+    assert await hosts.seen(voices, tokens["voice"], link=linked.link)
+    assert None not in [await hosts.of_token(one) for one in tokens.values()]
     assert (await voice.get("/api/users/@me")).code == 101
     assert (await admin.ask("POST", TOKEN)).status == 200
 
