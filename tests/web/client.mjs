@@ -216,6 +216,8 @@ const scenes = {
     await button(ann, "Leave").click();
     await Promise.all(tabs.map((page) => page.goto(`${server.url}/`)));
     for (const page of tabs) await page.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
+    // A page that is still there would learn of the change, and begin before it is loaded again.
+    await tabs[1].goto("about:blank");
     let refreshes = 0;
     for (const page of tabs) {
       page.on("request", (request) => (refreshes += request.url().endsWith("/auth/refresh") ? 1 : 0));
@@ -227,7 +229,7 @@ const scenes = {
       const soon = Date.now() + 1_000;
       localStorage.setItem(key, JSON.stringify({ ...JSON.parse(text), token_until: soon, refresh_until: soon }));
     });
-    await Promise.all(tabs.map((page) => page.reload()));
+    await Promise.all(tabs.map((page) => page.goto(`${server.url}/?again`)));
     await untilOther(token, before);
     for (const page of tabs) await page.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
     equal(refreshes, 1, "requests");
