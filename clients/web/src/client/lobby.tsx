@@ -2,6 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import type { RequestOf } from "reileta-client";
 
+import { SERVER } from "../shared/base.js";
 import { Choice, Field, Problem } from "../shared/form.js";
 import { ICON } from "../shared/icon.js";
 import { fieldWords, words } from "../shared/words.js";
@@ -35,6 +36,7 @@ export function Lobby() {
         <img src={ICON} alt="" width={32} height={32} />
         <span class="brand">Reileta</span>
         <span class="who">{me.value?.displayname}</span>
+        {me.value?.tags.includes("avr:admin") && <a class="button quiet small" href={`${SERVER}/console`}>Console</a>}
         <button class="button quiet small" onClick={() => void logout()}>Log out</button>
       </header>
       <main>
@@ -80,6 +82,7 @@ function Terms() {
   const licenses = document.querySelector<HTMLLinkElement>("link[rel=license]")?.href;
   return (
     <footer class="foot">
+      <a href={`${SERVER}/docs`}>For developers</a>
       {licenses && <a href={licenses}>Licenses</a>}
     </footer>
   );

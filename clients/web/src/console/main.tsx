@@ -76,7 +76,10 @@ function Login() {
     <main class="login">
       <form class="card form" onSubmit={submit}>
         <h1>Console</h1>
-        <p class="soft">For admins of this server.</p>
+        <p class="soft">
+          For admins of this server. The first one is “admin”: the server showed the password when it started for
+          the first time.
+        </p>
         <div class="field">
           <label for={`${id}-name`}>Username</label>
           <input class="input" id={`${id}-name`} name="username" autoComplete="username" autoCapitalize="none" required />
