@@ -28,10 +28,10 @@ from reileta.protocol.views.console import (
     FiguresView,
     LiveInstanceDetailView,
     LiveInstanceView,
-    NodesView,
     NodeView,
     OnlineUserView,
-    TracesView,
+    ServerNodesView,
+    SlowTracesView,
 )
 from reileta.protocol.views.registry import ListView
 from reileta.rules.console.listing import REACH, Part, merged
@@ -94,7 +94,7 @@ class Console:
 
     # Topics ------------------------------------------------------------------------------------
 
-    async def nodes(self) -> NodesView:
+    async def nodes(self) -> ServerNodesView:
         """All nodes, this one first."""
         here = self.live.health()
         here.here = True
@@ -127,7 +127,7 @@ class Console:
                             crashes=0,
                         )
                     )
-        return NodesView(nodes=tuple(views))
+        return ServerNodesView(nodes=tuple(views))
 
     async def figures(self, node: str | None = None, after_ms: int = -1) -> FiguresView:
         """The figures of a node that are newer than that. Raises NodeNotFound, and Overloaded: it
@@ -186,11 +186,11 @@ class Console:
             return self.live.actors()
         return await self._from(node, Topic(topic="actors"), ActorTreeView)
 
-    async def traces(self, node: str | None = None) -> TracesView:
+    async def traces(self, node: str | None = None) -> SlowTracesView:
         """The slowest traces of a node. Raises NodeNotFound, and Overloaded: it does not answer."""
         if self._is_here(node):
             return self.live.slowest()
-        return await self._from(node, Topic(topic="traces"), TracesView)
+        return await self._from(node, Topic(topic="traces"), SlowTracesView)
 
     async def online(self, *, query: str | None, limit: int, offset: int) -> Part[OnlineUserView]:
         """A page of the users with a WebSocket at any node, by their names."""

@@ -40,9 +40,9 @@ from reileta.protocol.views.console import (
     LivePlayerView,
     NodeView,
     OnlineUserView,
+    SlowTracesView,
     SpanView,
     SupervisorView,
-    TracesView,
     TraceView,
 )
 from reileta.protocol.views.instance import entry_view
@@ -401,10 +401,10 @@ class Live:
 
     # Traces ------------------------------------------------------------------------------------
 
-    def slowest(self) -> TracesView:
+    def slowest(self) -> SlowTracesView:
         """The slowest traces that were watched."""
         self.look_at_traces()
-        return TracesView(
+        return SlowTracesView(
             node=self.id, traces=tuple(_trace(one) for one in self._node.traces.slowest)
         )
 

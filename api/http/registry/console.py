@@ -22,9 +22,9 @@ from reileta.protocol.views.console import (
     HeldResourceView,
     LiveInstanceDetailView,
     LiveInstanceView,
-    NodesView,
     OnlineUserView,
-    TracesView,
+    ServerNodesView,
+    SlowTracesView,
 )
 from reileta.protocol.views.registry import ListView
 
@@ -67,11 +67,11 @@ def console_routes(deps: ApiDeps) -> Routes:
         "GET",
         "/api/admin/nodes",
         summary="List the nodes",
-        gives=NodesView,
+        gives=ServerNodesView,
         only="admin",
         need="required",
     )
-    async def get_nodes(call: RequestContext) -> NodesView:
+    async def get_nodes(call: RequestContext) -> ServerNodesView:
         """Returns all nodes of the server with their health, the one that answers first."""
         return await console.nodes()
 
@@ -197,12 +197,12 @@ def console_routes(deps: ApiDeps) -> Routes:
         "/api/admin/traces",
         summary="List slow traces",
         takes=OfNode,
-        gives=TracesView,
+        gives=SlowTracesView,
         only="admin",
         need="required",
         errors=(NodeNotFound, Overloaded),
     )
-    async def get_traces(call: RequestContext, params: OfNode) -> TracesView:
+    async def get_traces(call: RequestContext, params: OfNode) -> SlowTracesView:
         """Returns the slowest traces of a node. Traces are watched from the first request on, and
         for 15 s after the last; the server must log at level info or debug."""
         return await console.traces(params.node or None)

@@ -61,7 +61,7 @@ class NodeView(Struct, kw_only=True):
     crashes: Annotated[int, Meta(description="Crashes of actors since the start", ge=0)]
 
 
-class NodesView(Struct, kw_only=True):
+class ServerNodesView(Struct, kw_only=True):
     """All nodes of the server."""
 
     nodes: Annotated[tuple[NodeView, ...], Meta(description="The one that answers first")]
@@ -216,7 +216,7 @@ class TraceView(Struct, kw_only=True):
     spans: Annotated[tuple[SpanView, ...], Meta(description="Parents before children")]
 
 
-class TracesView(Struct, kw_only=True):
+class SlowTracesView(Struct, kw_only=True):
     """The slowest traces of a node since somebody looked, of the last 15 minutes."""
 
     node: NodeId
@@ -254,10 +254,10 @@ class AdminFiguresView(Struct, kw_only=True):
     """
 
     at: Millis
-    nodes: NodesView | UnsetType = UNSET
+    nodes: ServerNodesView | UnsetType = UNSET
     figures: FiguresView | UnsetType = UNSET
     instances: ListView[LiveInstanceView] | UnsetType = UNSET
     instance: LiveInstanceDetailView | UnsetType = UNSET
     actors: ActorTreeView | UnsetType = UNSET
-    traces: TracesView | UnsetType = UNSET
+    traces: SlowTracesView | UnsetType = UNSET
     missing: Annotated[tuple[str, ...], Meta(description="Topics")] | UnsetType = UNSET

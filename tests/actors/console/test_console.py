@@ -14,7 +14,7 @@ from actors.console.live import LOOK_S
 from actors.console.watches import WATCHES, Watch
 from actors.runtime.trace import Sampler
 from actors.runtime.trace_watch import PER_S, TraceWatch
-from reileta.errors import InstanceNotFound, Overloaded, QuotaReached
+from reileta.errors import InstanceNotFound, NodeNotFound, QuotaReached
 from reileta.observability import log_events
 from tests.actors.node_harness import (
     ROOM,
@@ -145,7 +145,7 @@ async def test_figures_are_sampled_and_nodes_have_the_newest(
     assert all(len(values) == 6 for values in view.series.values())
     newer = await harness.node.console.figures(after_ms=view.at[3])
     assert newer.at == view.at[4:]
-    with pytest.raises(Overloaded):
+    with pytest.raises(NodeNotFound):
         await harness.node.console.figures("n_elsewhere")
     (node,) = (await harness.node.console.nodes()).nodes
     assert (node.id, node.here, node.players, node.state) == ("local", True, 2, "ready")

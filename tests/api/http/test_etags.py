@@ -280,7 +280,7 @@ async def test_no_operation_reads_a_table_that_it_does_not_name(
     await ada.put("/api/services", {"id": "com.example.a", "title": "A"})
     await ada.post("/api/users/@me/home", {"world": world})
     refs = {"users": "ada", "worlds": world, "instances": "pier", "services": "com.example.a"}
-    refs["nodes"] = (await ada.put("/api/nodes", {"title": "Cellar"})).data["node"]["id"]
+    refs["nodes"] = (await ada.put("/api/nodes", {"title": "Cellar"})).data["id"]
     read: set[str] = set()
     database = node.store.database
     database.reads = ReadCache(enabled=False)

@@ -35,9 +35,9 @@ async def test_what_a_list_does_not_have_is_refused(admin: Client, query: str) -
     assert (await admin.get(f"/api/admin/instances?{query}")).code == 29
 
 
-async def test_a_node_that_does_not_exist_does_not_answer(admin: Client) -> None:
+async def test_a_node_that_does_not_exist_is_not_found(admin: Client) -> None:
     for what in ("figures", "actors", "traces"):
-        assert (await admin.get(f"/api/admin/{what}?node=n_1")).code == 122
+        assert (await admin.get(f"/api/admin/{what}?node=n_1")).code == 141
 
 
 async def test_a_notice_is_told_kept_and_taken_back(
