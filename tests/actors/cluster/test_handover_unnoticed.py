@@ -287,3 +287,23 @@ async def test_an_old_host_that_dies_before_it_tells_the_new_one(
         clients[1].say(b'"on"')
         await trio.sleep(1)
         assert data_of(clients[2].sink.take()) == ["on"]
+
+
+async def test_a_gateway_may_speak_while_the_next_host_waits_for_another_one(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The next host asks one gateway twice. Others, which it has asked, tell it their numbers
+    meanwhile, each second; that must not look as if it did not know them."""
+    async with open_cluster(monkeypatch, "a", "b", "c", "d") as cluster:
+        cluster.prefer = "a"
+        cluster["a"].member.unseen.update("cd")
+        clients = [await cluster[node].harness.joined(one) for one, node in enumerate("abcd")]
+        await trio.sleep(1.5)
+        for client in clients:
+            client.sink.take()
+        cluster.nats.loses = Losing("n.d.rpc", 0)
+        await cluster["a"].handover.run()
+        await trio.sleep(3)
+        assert cluster.places[ROOM] == ("b", 2)
+        for client in clients:
+            assert commands_of(client) == []
