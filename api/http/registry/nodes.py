@@ -58,7 +58,7 @@ class NodeCreate(CreateInput):
     """A new node. The caller becomes its owner."""
 
     title: Title
-    kind: HostKind = Field(
+    kind: HostKind | None = Field(
         default="hosted",
         description="`hosted`: for instances of its owner. `dedicated`, for admins only: for"
         " everybody's.",
@@ -173,7 +173,7 @@ def node_routes(deps: ApiDeps) -> Routes:
         host = await hosts.create(
             title=params.title,
             owner=call.by.user.id,
-            kind=params.kind,
+            kind=params.kind or "hosted",
             region=params.region,
             capacity=params.capacity,
             direct=None if params.direct is None else params.direct.record(),

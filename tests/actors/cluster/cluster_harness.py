@@ -234,6 +234,10 @@ class Cluster:
         """A node is gone, and says nothing more; the others hear of it."""
         self.nodes[name].bus.cut()
         self.nodes[name].member.alive = False
+        hosts = self.nodes[name].manager.hosts
+        assert isinstance(hosts, FakeHosting)
+        for holding in hosts.holdings.values():
+            holding.lost = True
         self.vacate(name)
         for other in self.live:
             self.nodes[other].relay.node_gone(name)
