@@ -256,7 +256,7 @@ class HostedInstance(HostedGateways):
                 await gateway.progress.wait()
 
     def replay(self, argument: wire.Replay) -> wire.Replayed:
-        """What was sent from a number on, if it is still kept."""
+        """The messages from the number `first` on, if they are still kept."""
         self._outgoing.forget_old(trio.current_time())
         return wire.Replayed(self._outgoing.since(argument.first))
 

@@ -107,7 +107,7 @@ class RemoteLink(ABC):
         self._handed_over: list[Member] = []
         self._carried: list[wire.Item] = []
         self._carried_to_host: list[wire.Item] = []
-        """What the new host is told first, of before it was the host."""
+        """The messages from before the change of hosts, which the new host gets first."""
         self._under_way: set[trio.CancelScope] = set()
         """The calls to the host that are under way."""
         self._begin_link()
@@ -163,7 +163,7 @@ class RemoteLink(ABC):
         self._refuse_late(box, Overloaded())
 
     async def _call_host(self, name: str, argument: object, answer: type[A], timeout_s: float) -> A:
-        """A call to the host of now; it is given up once there is another one."""
+        """Calls the present host. Gives the call up as soon as the host changes."""
         node = self.place.node
         with trio.CancelScope() as scope:
             self._under_way.add(scope)

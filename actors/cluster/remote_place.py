@@ -112,7 +112,7 @@ class RemotePlace(RemoteLink):
         self._stalled_since = trio.current_time()
         self._reseating = trio.Lock()
         self._former: tuple[list[wire.Seat], bool] | None = None
-        """The answer to the host's question for the players, should it ask again."""
+        """The players that this gateway reported to the host, kept in case the host asks again."""
         self._was_host = False
         """Whether the last host was this node, which has written everything to these sockets."""
 

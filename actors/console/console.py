@@ -219,7 +219,7 @@ class Console:
     # Watches -----------------------------------------------------------------------------------
 
     async def look(self, topics: Iterable[Topic], after_ms: int) -> AdminFiguresView:
-        """What topics show now; of figures, what is newer than that."""
+        """The present view of each topic; of the figures, only samples after `after_ms`."""
         view = AdminFiguresView(at=self._node.clock.now_ms())
         missing: list[str] = []
         for topic in topics:

@@ -64,7 +64,7 @@ class InstanceRelay(Protocol):
         ...
 
     def joined_elsewhere(self) -> Sequence[InstanceRef]:
-        """What stands for the instances elsewhere that someone here is inside of."""
+        """The stand-ins for instances at other nodes that have players here."""
         ...
 
 
