@@ -408,10 +408,17 @@ class Node:
                     "session": fourth.deepest_mailbox,
                 }
                 if cluster is not None:
+                    cluster.hosting.drained = node.send_links_away
                     node.instance_service.orders = Orders(node.instances, store.deeds.answer)
                     node.unready.append(lambda: cluster.unready)
                     await cluster.start(
-                        nursery, background, node.instances, metrics, directory, node.server
+                        nursery,
+                        background,
+                        node.instances,
+                        metrics,
+                        directory,
+                        node.server,
+                        node.host_links,
                     )
                 node.start_background(nursery)
                 node.start_federation(nursery)
@@ -423,10 +430,10 @@ class Node:
     def start_background(self, nursery: trio.Nursery) -> None:
         """Starts the node's own loops."""
         instances, leases = self.instances, self.lease_renewer
-        background, roles = self.background, self.settings.roles
+        background = self.background
         background.run(nursery, "links", self.host_links.run)
-        if roles & {"eta", "ins"}:
-            background.repeat(nursery, "sweep", instances.sweep, every_s=instances.sweep_every_s)
+        # A gateway hosts the instances of the instance nodes that are linked to it.
+        background.repeat(nursery, "sweep", instances.sweep, every_s=instances.sweep_every_s)
         background.repeat(nursery, "sessions", self.sessions.forget_old, every_s=FORGET_S)
         background.repeat(nursery, "leases", leases.renew, every_s=leases.every_s, delayed=True)
         background.repeat(nursery, "resources", self.resources.poll, every_s=POLL_S)
@@ -488,6 +495,11 @@ class Node:
             return self.gateway()
         draining = self.cluster is not None and self.cluster.hosting.draining
         return self.gateway() if draining else None
+
+    def send_links_away(self) -> None:
+        """Ends the links of instance nodes, if there is another gateway that takes them."""
+        if self.gateway() is not None:
+            self.host_links.send_away()
 
     async def take_key(self, key: ServerKey) -> None:
         """Signs with another key from now on, and publishes it. Raises DatabaseUnavailable; then
@@ -602,6 +614,7 @@ class Node:
         self.resources.all_changed()
         for node_id in deleted.nodes:
             self.host_links.deleted(node_id)
+            self._changed_id("node", node_id)  # closes its link at another process, too
         for service_id in deleted.services:
             self._changed_id("service", service_id)
         self._publish_followers(deleted.user.id)

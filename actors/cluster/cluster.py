@@ -9,12 +9,14 @@ from typing import Final
 
 import trio
 
+from actors.cluster.following import Following
 from actors.cluster.handover import Handover
 from actors.cluster.hosting import Hosting
 from actors.cluster.relay import ClusterPlaces, Relay
 from actors.cluster.soft_state import SoftBucket, SoftStates
 from actors.directory import Directory
 from actors.instance.manager import InstanceManager
+from actors.links.host_links import HostLinks
 from actors.runtime.background import BackgroundTasks
 from actors.runtime.failures import capture_failure
 from actors.server import LiveServer
@@ -74,6 +76,7 @@ class Cluster:
         leases: the rows of all nodes, and the places of all instances.
         relay: instances with players at several nodes; since `start`.
         handover: hands instances over to other nodes; since `start`.
+        following: moves instances of instance nodes after their links; since `start`.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Cluster:
         self.meter = LoadMeter()
         self.relay: Relay
         self.handover: Handover
+        self.following: Following
 
     @classmethod
     @asynccontextmanager
@@ -144,6 +148,7 @@ class Cluster:
         metrics: Metrics,
         directory: Directory,
         server: LiveServer,
+        links: HostLinks,
     ) -> None:
         """Becomes a node; returns once it may host, or after `START_S`."""
         instances.hosts = self.hosting
@@ -163,6 +168,10 @@ class Cluster:
             self.member, self.hosting, self.leases, self.calls, relay, instances
         )
         self.hosting.hand_over = self.handover.run
+        self.following = Following(self.member, self.handover, links)
+        links.elsewhere = self.following.moved
+        self.member.listeners.append(self.following)
+        self.member.listeners.append(OnFall(links.fell))
 
         def load() -> Load:
             return Load(
@@ -197,6 +206,7 @@ class Cluster:
         background.run(nursery, "hosting", self.hosting.run)
         background.run(nursery, "calls", self.calls.run)
         background.run(nursery, "relay", relay.run)
+        background.run(nursery, "following", self.following.run)
         background.run(nursery, "soft state", soft.run)
         background.run(nursery, "lease", self.member.run)
         with trio.move_on_after(START_S):

@@ -128,6 +128,9 @@ class Handover:
         self._calls = calls
         self._relay = relay
         self._instances = instances
+        self._giving = trio.Semaphore(AT_ONCE)
+        self._under_way: set[str] = set()
+        """Instances that are being handed over, by an operator or after their link."""
         self.moved = 0
         """How many instances were handed over."""
         calls.serve("prepare", wire.Prepare, self._prepare)
@@ -147,10 +150,27 @@ class Handover:
             for instance_id in list(self._hosting.held()):
                 nursery.start_soon(one, instance_id)
 
+    async def give(self, instance_id: str, target: str) -> bool:
+        """Hands the instance over to that node; whether it is not here any more."""
+        async with self._giving:
+            if self._hosting.holding(instance_id) is None:
+                return True
+            if not await self._takes(target, instance_id):
+                return False
+            await self._hand_over_to(instance_id, target)
+        return self._hosting.holding(instance_id) is None
+
     async def _target(
         self, instance_id: str, given: dict[str, int], refused: set[str]
     ) -> str | None:
-        """The node with the fewest instances that takes this one."""
+        """The node with the fewest instances that takes this one; before all, the one that has the
+        link of the instance node on which it lives."""
+        with suppress(DatabaseUnavailable):
+            linked = (await self._leases.place(instance_id)).linked
+            if linked in self._member.nodes and linked not in {self._member.node, *refused}:
+                assert linked is not None
+                if await self._takes(linked, instance_id):
+                    return linked
         while True:
             counts = {
                 node: seen.instances + given.get(node, 0)
@@ -176,10 +196,21 @@ class Handover:
             return False
 
     async def _hand_over(self, instance_id: str, given: dict[str, int], refused: set[str]) -> None:
-        holding = self._hosting.holding(instance_id)
         target = await self._target(instance_id, given, refused)
-        if target is None or holding is None:
+        if target is not None:
+            await self._hand_over_to(instance_id, target)
+
+    async def _hand_over_to(self, instance_id: str, target: str) -> None:
+        holding = self._hosting.holding(instance_id)
+        if holding is None or instance_id in self._under_way:
             return
+        self._under_way.add(instance_id)
+        try:
+            await self._hand_over_held(instance_id, holding, target)
+        finally:
+            self._under_way.discard(instance_id)
+
+    async def _hand_over_held(self, instance_id: str, holding: Holding, target: str) -> None:
         frozen: tuple[wire.SoftState, Marks] | None = None
         for _ in range(ATTEMPTS):
             frozen = await self._frozen(instance_id, holding)

@@ -102,6 +102,7 @@ class Hosting:
         start: starts the actor of an instance that this node hosts.
         hand_over: hands all instances here over to other nodes, as far as they take them.
         draining: whether it takes no more instances.
+        drained: is called when it begins to be drained, before instances are handed over.
         dropped: is called with what this node hosted until its fall.
         counts: for metrics: places that were claimed, given back, and lost to a fence.
     """
@@ -121,6 +122,7 @@ class Hosting:
         self.start: Callable[[str], Awaitable[object]] | None = None
         self.dropped: Callable[[list[str]], None] = lambda _: None
         self.draining = False
+        self.drained: Callable[[], None] = lambda: None
         self.counts: dict[str, int] = {"claimed": 0, "given_back": 0, "fenced": 0}
         self.hand_over: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._handing_over = trio.Lock()
@@ -216,7 +218,7 @@ class Hosting:
                 return None  # a gateway that has just started sees the others within a second
             raise Overloaded(Detail("instance", "finds no node that can host it"))
         if chosen == me:
-            return self._holds(await self._claim(instance_id))
+            return self._holds(await self._claim(place))
         try:
             answer = await self._calls.call(chosen, HOST, HostCall(instance_id), HostAnswer, CALL_S)
         except NodeUnreachable:
@@ -227,11 +229,12 @@ class Hosting:
             return None
         return There(answer.node, answer.epoch) if answer.node != me else None
 
-    async def _claim(self, instance_id: str) -> Place:
+    async def _claim(self, place: Place) -> Place:
         """Claims the place for this node, unless it may not host; the place after that."""
-        if not self._hosts or not self._member.valid():
+        may = self._hosts or place.linked == self._member.node
+        if not may or not self._member.valid():
             raise NodeFenced
-        place = await self._leases.claim(instance_id, self._member.node)
+        place = await self._leases.claim(place.instance, self._member.node)
         if place.node == self._member.node:
             self.counts["claimed"] += 1
         return place
@@ -260,18 +263,19 @@ class Hosting:
                 capacity=one.capacity,
                 load=one.load,
                 lag_ms=one.lag_ms,
+                up=one.state == "up",
             )
             for one in nodes.values()
         ]
 
     async def _host(self, call: HostCall, caller: str) -> HostAnswer:
         """Another node asks this one to host an instance."""
-        if self.draining or not self._hosts or self.start is None:
+        if self.draining or self.start is None:
             return HostAnswer(None, 0)
         try:
             place = await self._leases.place(call.instance)
             if place.node is None:
-                place = await self._claim(call.instance)
+                place = await self._claim(place)
         except NodeFenced:
             return HostAnswer(None, 0)
         where = self._holds(place)
@@ -295,6 +299,7 @@ class Hosting:
         self.draining = on
         _log.info(log_events.NODE_DRAINED, node=self._member.node, on=on, instances=len(self))
         if on:
+            self.drained()
             await self._hand_over_all()
         self._stir()
 

@@ -215,13 +215,12 @@ class Relay:
     async def _listen(self) -> None:
         """Hands on what gateways send to this node, whatever its id is."""
         while True:
-            self._renamed = trio.Event()
+            self._renamed, node = trio.Event(), self._member.node
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen_as, self._member.node)
+                nursery.start_soon(self._listen_as, node)
                 await self._renamed.wait()
                 nursery.cancel_scope.cancel()
-            was = self._member.node
-            while self._member.node == was:  # noqa: ASYNC110  # the member has no event for it
+            while self._member.node == node:  # noqa: ASYNC110  # the member has no event for it
                 await trio.sleep(0.05)
 
     async def _listen_as(self, node: str) -> None:

@@ -222,7 +222,7 @@ class InstanceActor(Actor[InstanceMessage]):
             # The last host's words may still be on their way to a socket that vanishes now.
             recovery.missed.spoken(EVERYBODY, trio.current_time())
         if self._node is not None and exists:
-            self._apply(self._node.begin())
+            self._apply(self._node.begin(moved=soft is not None))
         if not exists:
             self._close()
         if recovery.remote is not None:
@@ -402,6 +402,8 @@ class InstanceActor(Actor[InstanceMessage]):
         if holding is None or busy or not holding.valid():
             raise Overloaded
         self._queue.notify()
+        if self._node is not None:
+            self._node.depart()
         self._write_to_sockets()
         holding.moving = True
         self._send = self._keep_data

@@ -123,7 +123,7 @@ class HostedOnNode:
         self._state = _State.AWAY
         self._until = 0
         self._lapses_at = 0.0
-        self._was_hosted = False
+        self._was_hosted = self._moved = False
         self._again_at = 0.0
         """When the rest of what the node said is looked at."""
         self._asked: OrderedDict[int, SendData] = OrderedDict()
@@ -132,9 +132,11 @@ class HostedOnNode:
 
     # The link ----------------------------------------------------------------------------------
 
-    def begin(self) -> list[InstanceEvent]:
-        """The incarnation is ready; the port signals `NodeChanged` from here on."""
+    def begin(self, *, moved: bool) -> list[InstanceEvent]:
+        """The incarnation is ready; the port signals `NodeChanged` from here on. `moved`: another
+        process has handed the instance over, so the players are promised what the node had."""
         ref = self._parts.context.ref
+        self._moved = moved and bool(self._parts.rules.players)
         self._port.listen(lambda: ref.signal(NodeChanged()))
         self._port.begin_anew()
         return self.changed()
@@ -173,8 +175,8 @@ class HostedOnNode:
             )
         )
         self._left.clear()
-        lost = was is _State.PAUSED or (was is _State.HOSTED and self._was_hosted)
-        self._state, self._was_hosted = _State.HOSTED, True
+        lost = was is _State.PAUSED or (was is _State.HOSTED and self._was_hosted) or self._moved
+        self._state, self._was_hosted, self._moved = _State.HOSTED, True, False
         self._relay.say = self._say
         if lost:
             self._restore_all()
@@ -216,6 +218,11 @@ class HostedOnNode:
         if self._port.dedicated:
             self._state = _State.HERE
             self._relay.say = self._relay.pass_on
+
+    def depart(self) -> None:
+        """Before the last word here, as the instance is handed over: the next process does not
+        know what the node has, and answers nobody for it."""
+        self._refuse_asked(InternalError())
 
     def _broadcast(self, frame: bytes) -> None:
         self._parts.fanout.broadcast(frame)

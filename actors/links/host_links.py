@@ -63,10 +63,12 @@ class HostLinks:
     ) -> None:
         """`process`: the id of this process among those of the server. `changed` publishes a node,
         `gone` ends an instance whose node was deleted."""
+        self.elsewhere: Callable[[str, str], None] = lambda node, process: None
+        """Called with a node whose instances run here, and the process that has its link."""
         self._hosts = hosts
         self._activity = activity
         self._grace_s = grace_s
-        self._process = process
+        self.process = process
         self._changed = changed
         self._gone = gone
         self._links: dict[str, OpenLink] = {}
@@ -74,6 +76,8 @@ class HostLinks:
         self._epochs = itertools.count(clock.now_ms())
         self._cut_until: dict[str, float] = {}
         self._to_check: dict[str, None] = {}
+        self._renamed: set[str] = set()
+        """Nodes whose links are to be published again, since this process has another id."""
         self._stirred = trio.Event()
 
     def __len__(self) -> int:
@@ -118,6 +122,10 @@ class HostLinks:
         """The instances that run and live on the node."""
         return self._ports.get(node_id, {})
 
+    def has(self, node_id: str) -> bool:
+        """Whether the node is linked to this process."""
+        return node_id in self._links
+
     # Links -------------------------------------------------------------------------------------
 
     def ensure_not_cut(self, node_id: str) -> None:
@@ -133,7 +141,7 @@ class HostLinks:
         Raises CredentialInvalid, and DatabaseUnavailable.
         """
         host = await self._hosts.link(
-            link.node, link.token_hash, server=self._process(), version=hello.software[:64]
+            link.node, link.token_hash, server=self.process(), version=hello.software[:64]
         )
         if host is None:
             raise CredentialInvalid
@@ -206,6 +214,18 @@ class HostLinks:
         for instance_id in {*instances, *self.ports(node_id)}:
             self._gone(instance_id)
 
+    def fell(self, was: str) -> None:
+        """This process goes on as another node of the cluster: its links say so."""
+        self._renamed.update(self._links)
+        for node_id in (*self._links, *self._ports):
+            self.refresh(node_id)
+
+    def send_away(self) -> None:
+        """Ends all links: their nodes come back at another process."""
+        for link in tuple(self._links.values()):
+            self.detach(link)
+            link.end(CloseCode.GOING_AWAY, "come back at another gateway")
+
     async def run(self) -> None:
         """Looks at links, for ever."""
         next_at = trio.current_time() + SEEN_S
@@ -226,7 +246,7 @@ class HostLinks:
     async def _check(self, node_id: str) -> None:
         link = self._links.get(node_id)
         noted = link is not None and await self._hosts.seen(
-            node_id, link.token_hash, link=link.number
+            node_id, link.token_hash, link=link.number, server=self.process()
         )
         host = await self._hosts.get(node_id)
         if host is None:
@@ -234,6 +254,12 @@ class HostLinks:
             return
         for port in self.ports(node_id).values():
             port.draining = host.draining
+        if node_id in self._renamed:
+            self._renamed.discard(node_id)
+            if noted:
+                self._changed(host)
+        if host.server not in (None, self.process()) and node_id in self._ports:
+            self.elsewhere(node_id, host.server)
         if link is None or noted or self._links.get(node_id) is not link:
             return
         self.detach(link)

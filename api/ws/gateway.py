@@ -39,7 +39,7 @@ from reileta.rules.client_rules import AGENT_LENGTH
 from reileta.rules.identity import Principal
 
 WATCH_S: Final = 1.0
-SOCKET_PATHS: Final = ("/api/ws", "/ws/user", "/ws/autopilot")
+SOCKET_PATHS: Final = ("/api/ws", "/ws/user", "/ws/autopilot", "/api/nodes/link")
 RETURN_SPREAD_S: Final = 10
 """The clients of a stopping server come back within so many seconds, spread out."""
 

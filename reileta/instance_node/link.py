@@ -8,6 +8,7 @@ from random import SystemRandom
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 import trio
 from websockets.client import ClientProtocol
@@ -40,9 +41,23 @@ RETRY_MAX_S: Final = 30.0
 LASTED_S: Final = 60.0
 """A link that lasted so long makes the next wait short again."""
 PATH: Final = "/api/nodes/link"
+REDIRECT: Final = 307
 
 _log = structlog.get_logger()
 _random: Final = SystemRandom()
+
+
+class _Redirect(msgspec.Struct):
+    """Another gateway of the server."""
+
+    secure: bool
+    address: str
+
+
+class _Answer(msgspec.Struct):
+    """The answer of a gateway that takes no links now."""
+
+    redirect: _Redirect
 
 
 class Refused(Exception):
@@ -51,6 +66,14 @@ class Refused(Exception):
 
 class Closed(Exception):
     """The link has ended."""
+
+
+class Redirected(Closed):
+    """Another gateway takes the link."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(f"is sent to {url}")
+        self.url = url
 
 
 class NodeLink:
@@ -76,11 +99,17 @@ class NodeLink:
 
     async def run(self, *, linked: Callable[[], None] = lambda: None) -> None:
         """Keeps a link, for ever. Raises Refused."""
-        retry_s = RETRY_S
+        retry_s, instead = RETRY_S, ""
         while True:
             begun, reason = trio.current_time(), "closed"
+            url, instead = instead or self._url, ""
             try:
-                await self._link(linked)
+                await self._link(url, linked)
+            except Redirected as why:
+                if url == self._url:
+                    instead = why.url  # at once; if that fails, the usual address is asked again
+                    continue
+                reason = str(why)
             except (Closed, OSError, trio.TooSlowError, trio.BrokenResourceError, Malformed) as why:
                 reason = str(why) or type(why).__name__
             if trio.current_time() - begun >= LASTED_S:
@@ -90,9 +119,9 @@ class NodeLink:
             _log.warning(log_events.LINK_LOST, reason=reason, again_in_s=round(wait_s, 1))
             await trio.sleep(wait_s)
 
-    async def _link(self, linked: Callable[[], None]) -> None:
+    async def _link(self, url: str, linked: Callable[[], None]) -> None:
         with trio.fail_after(CONNECT_S):
-            socket = await _Socket.open(self._url, self._token)
+            socket = await _Socket.open(url, self._token)
         try:
             await socket.send(
                 [Hello([1], f"reileta/{__version__}", self._capacity, 0.0, self.rooms.holds())]
@@ -129,7 +158,9 @@ class NodeLink:
 class _Socket:
     """A WebSocket with binary messages."""
 
-    def __init__(self, stream: trio.abc.Stream, protocol: ClientProtocol) -> None:
+    def __init__(self, stream: trio.abc.Stream, protocol: ClientProtocol, url: str) -> None:
+        parts = urlsplit(url)
+        self._secure, self._path = parts.scheme == "wss", parts.path
         self._stream = stream
         self._protocol = protocol
         self._messages: list[bytes] = []
@@ -149,7 +180,7 @@ class _Socket:
         protocol = ClientProtocol(
             parse_uri(url), subprotocols=[Subprotocol(SUBPROTOCOL)], max_size=MESSAGE_BYTES
         )
-        socket = cls(stream, protocol)
+        socket = cls(stream, protocol, url)
         try:
             await socket._upgrade(token)
         except BaseException:
@@ -168,12 +199,26 @@ class _Socket:
                     error = self._protocol.handshake_exc
                     if isinstance(error, InvalidStatus):
                         status = error.response.status_code
+                        self._follow(error.response)
                         if status in (400, 401, 403):
                             raise Refused(f"the server answers {status}: is the token right?")
                         raise Closed(f"the server answers {status}")
                     if error is not None:
                         raise Closed(str(error))
                     return
+
+    def _follow(self, response: Response) -> None:
+        """Raises Redirected if the server names another gateway, and that keeps the token as safe
+        as this one."""
+        if response.status_code != REDIRECT:
+            return
+        try:
+            told = msgspec.json.decode(response.body or b"", type=_Answer).redirect
+        except msgspec.MsgspecError:
+            return
+        if told.secure or not self._secure:
+            scheme = "wss" if told.secure else "ws"
+            raise Redirected(f"{scheme}://{told.address}{self._path}")
 
     async def receive(self) -> bytes:
         """The next message. Raises Closed."""

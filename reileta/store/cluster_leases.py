@@ -220,13 +220,16 @@ class ClusterLeases:
     # Places
 
     async def place(self, instance: str) -> Place:
-        """Where the instance lives."""
+        """Where the instance lives, and which process has the link of its instance node."""
         row = await self._queries.fetch_one(
-            "SELECT node, epoch FROM places WHERE instance_id = $1", instance
+            "SELECT places.node, places.epoch, hosts.server FROM instances "
+            "LEFT JOIN places ON places.instance_id = instances.id "
+            "LEFT JOIN hosts ON hosts.id = instances.node WHERE instances.id = $1",
+            instance,
         )
         if row is None:
             return Place(instance, None, 0)
-        return Place(instance, row["node"], row["epoch"])
+        return Place(instance, row["node"], row["epoch"] or 0, row["server"])
 
     async def places_of(self, node: str) -> list[Tenure]:
         """The instances that the node hosts."""
@@ -237,7 +240,7 @@ class ClusterLeases:
 
     async def claim(self, instance: str, node: str) -> Place:
         """Makes the node the instance's host, if it has none; the place after that. The node must
-        have the role `ins`.
+        have the role `ins`, or the link of the instance node on which the instance lives.
 
         A repeated claim, because the first answer was lost, finds the node as the host.
 
@@ -246,8 +249,8 @@ class ClusterLeases:
         try:
             # The lock on the node's row: a fence waits for it, and then sees the claim.
             row = await self._queries.fetch_one(
-                "WITH me AS (SELECT 1 FROM nodes WHERE id = $2 AND fenced_at IS NULL "
-                "AND 'ins' = ANY (roles) FOR SHARE) "
+                "WITH me AS (SELECT 1 FROM nodes WHERE id = $2 AND fenced_at IS NULL "  # noqa: S608
+                f"AND {_may_host(1, 2)} FOR SHARE) "
                 "INSERT INTO places (instance_id, node, epoch) SELECT $1, $2, 1 FROM me "
                 "ON CONFLICT (instance_id) DO UPDATE SET node = excluded.node, "
                 "epoch = places.epoch + 1 WHERE places.node IS NULL RETURNING epoch",
@@ -260,9 +263,10 @@ class ClusterLeases:
             return Place(instance, node, row["epoch"])
         # Another node was faster, or this one has fallen.
         alive = await self._queries.value(
-            "SELECT EXISTS (SELECT 1 FROM nodes WHERE id = $1 AND fenced_at IS NULL "
-            "AND 'ins' = ANY (roles))",
+            "SELECT EXISTS (SELECT 1 FROM nodes WHERE id = $1 AND fenced_at IS NULL "  # noqa: S608
+            f"AND {_may_host(2, 1)})",
             node,
+            instance,
         )
         if not alive:
             raise NodeFenced
@@ -274,8 +278,8 @@ class ClusterLeases:
         A repeated move, because the first answer was lost, finds it done.
         """
         row = await self._queries.fetch_one(
-            "WITH it AS (SELECT 1 FROM nodes WHERE id = $4 AND fenced_at IS NULL "
-            "AND 'ins' = ANY (roles) FOR SHARE), "
+            "WITH it AS (SELECT 1 FROM nodes WHERE id = $4 AND fenced_at IS NULL "  # noqa: S608
+            f"AND {_may_host(1, 4)} FOR SHARE), "
             "moved AS (UPDATE places SET node = $4, epoch = epoch + 1 FROM it "
             "WHERE instance_id = $1 AND node = $2 AND epoch = $3 RETURNING epoch) "
             "SELECT (SELECT count(*) FROM it) AS there, (SELECT epoch FROM moved) AS epoch",
@@ -305,7 +309,24 @@ class ClusterLeases:
         return left > 0
 
 
+def _may_host(instance: int, node: int) -> str:
+    """The condition that the node, a row of `nodes`, may host the instance. The arguments are the
+    numbers of the parameters."""
+    return (
+        "('ins' = ANY (nodes.roles) OR EXISTS (SELECT 1 FROM instances "  # noqa: S608 - constants
+        "JOIN hosts ON hosts.id = instances.node "
+        f"WHERE instances.id = ${instance} AND hosts.server = ${node}))"
+    )
+
+
 async def _vacate(transaction: Queries, node: str) -> list[str]:
+    """Ends what the node hosts, and what it says of links. Rows of hosts that somebody has locked
+    are left out: a fence waits for nobody. A look at them finds that the process is not there."""
+    await transaction.execute(
+        "UPDATE hosts SET server = NULL WHERE id IN "
+        "(SELECT id FROM hosts WHERE server = $1 FOR UPDATE SKIP LOCKED)",
+        node,
+    )
     rows = await transaction.fetch(
         "UPDATE places SET node = NULL, epoch = epoch + 1 WHERE node = $1 RETURNING instance_id",
         node,

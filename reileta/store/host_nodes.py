@@ -212,16 +212,17 @@ class HostNodes:
         )
         return None if row is None else self._node(row)
 
-    async def seen(self, id_: str, token_hash: bytes, *, link: int) -> bool:
-        """Notes that the link is there; whether it is still the node's, with that token, and the
-        owner is not suspended."""
+    async def seen(self, id_: str, token_hash: bytes, *, link: int, server: str) -> bool:
+        """Notes that the process has the link; whether it is still the node's, with that token, and
+        the owner is not suspended."""
         done = await self._queries.execute(
-            "UPDATE hosts SET seen_at = $4 WHERE id = $1 AND token_hash = $2 AND link = $3 "  # noqa: S608 - constants
-            f"AND {_answered_for(4)}",
+            "UPDATE hosts SET seen_at = $4, server = $5 "  # noqa: S608 - constants
+            f"WHERE id = $1 AND token_hash = $2 AND link = $3 AND {_answered_for(4)}",
             id_,
             token_hash,
             link,
             self._clock.now_ms(),
+            server,
         )
         return done > 0
 

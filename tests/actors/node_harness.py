@@ -280,9 +280,12 @@ class FakeHostNodes:
         self.hosts[id_] = linked
         return linked
 
-    async def seen(self, id_: str, token_hash: bytes, *, link: int) -> bool:
+    async def seen(self, id_: str, token_hash: bytes, *, link: int, server: str) -> bool:
         host = await self.get(id_)
-        return host is not None and host.link == link and self.tokens[id_] == token_hash
+        if host is None or host.link != link or self.tokens[id_] != token_hash:
+            return False
+        self.hosts[id_] = replace(host, server=server, status="online")
+        return True
 
     async def unlink(self, id_: str, *, link: int) -> HostNode | None:
         host = await self.get(id_)

@@ -19,11 +19,13 @@ LAG_LIMIT_MS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an instance lives. `epoch`: 0 before its first host."""
+    """Where an instance lives. `epoch`: 0 before its first host. `linked`: if it lives on an
+    instance node, the process that has the node's link, as far as the database knows."""
 
     instance: str
     node: str | None
     epoch: int
+    linked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Candidate:
         instances, capacity: how many instances it hosts, and how many it may host.
         load: the part of its capacity for work that is in use, from 0.
         lag_ms: how late its event loop is.
+        up: whether it is not draining.
     """
 
     node: str
@@ -53,6 +56,7 @@ class Candidate:
     capacity: int
     load: float
     lag_ms: int
+    up: bool = True
 
     @property
     def has_room(self) -> bool:
@@ -72,6 +76,9 @@ def host_of(
 ) -> str | None:
     """The node to ask for the instance; None if no node can host it.
 
+    An instance that lives on an instance node is hosted by the process that has the node's link,
+    whatever its load and its roles. Without a link, any node hosts it, and waits for the link.
+
     Args:
         asker: the node whose player wants to enter; it is preferred while its load is low.
         below: a random number from 0 to below its argument.
@@ -80,6 +87,10 @@ def host_of(
     """
     if place.node is not None:
         return place.node
+    if place.linked is not None and place.linked not in silent:
+        for one in candidates:
+            if one.node == place.linked and one.up:
+                return one.node
     roomy = sorted((one for one in candidates if one.has_room), key=lambda one: one.node)
     able = [one for one in roomy if one.takes_more] or roomy
     able = [one for one in able if one.node not in silent] or able

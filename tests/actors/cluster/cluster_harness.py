@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Unpack
 
 import msgspec
@@ -13,6 +14,7 @@ import pytest
 import trio
 
 import actors.instance.config
+from actors.cluster.following import Following
 from actors.cluster.handover import Handover
 from actors.cluster.orders import Orders
 from actors.cluster.relay import ClusterPlaces, Relay
@@ -83,7 +85,8 @@ class FakeHosting:
             raise InstanceNotFound
         node, epoch = self.cluster.places.get(instance_id, (None, 0))
         if node is None:
-            node, epoch = self.cluster.prefer or self.member.node, epoch + 1
+            prefer = self.cluster.linked(instance_id) or self.cluster.prefer
+            node, epoch = prefer or self.member.node, epoch + 1
             self.cluster.places[instance_id] = (node, epoch)
             if node != self.member.node:
                 await self.cluster.nodes[node].manager.start(instance_id)
@@ -133,7 +136,8 @@ class FakeLeases:
         await trio.lowlevel.checkpoint()
         if self.cluster.database_away:
             raise DatabaseUnavailable
-        return Place(instance_id, *self.cluster.places.get(instance_id, (None, 0)))
+        node, epoch = self.cluster.places.get(instance_id, (None, 0))
+        return Place(instance_id, node, epoch, self.cluster.linked(instance_id))
 
     async def move(self, tenure: Tenure, node: str) -> Tenure:
         await trio.lowlevel.checkpoint()
@@ -162,6 +166,7 @@ class ClusterNode:
     relay: Relay
     calls: Calls
     handover: Handover
+    following: Following
 
     @property
     def manager(self) -> InstanceManager:
@@ -202,6 +207,17 @@ class Cluster:
         await trio.lowlevel.checkpoint()
         return self.kicks
 
+    def linked(self, instance_id: str) -> str | None:
+        """The live node that has the link of the instance node on which the instance lives."""
+        node = self.store.instances.records[instance_id].node
+        host = None if node is None else self.store.host_nodes.hosts.get(node)
+        return host.server if host is not None and host.server in self.live else None
+
+    def hear_of(self, host: str) -> None:
+        """All nodes hear that something about an instance node has changed."""
+        for name in self.live:
+            self.nodes[name].harness.node.host_links.refresh(host)
+
     def __getitem__(self, name: str) -> ClusterNode:
         return self.nodes[name]
 
@@ -226,7 +242,10 @@ class Cluster:
         node.calls.fell(name)
         for other in self.live:
             self.nodes[other].relay.node_gone(name)
+            self.nodes[other].following.node_gone(name)
         node.member.node = again
+        node.harness.node.host_links.fell(name)
+        node.following.fell(name)
         self.nodes[again] = node
         self.live.append(again)
 
@@ -241,6 +260,7 @@ class Cluster:
         self.vacate(name)
         for other in self.live:
             self.nodes[other].relay.node_gone(name)
+            self.nodes[other].following.node_gone(name)
 
 
 class PlainWrites(UnfencedHostWrites):
@@ -297,11 +317,17 @@ async def open_cluster(
             orders = Orders(manager, cluster.store.deeds.answer)
             harness.node.instance_service.orders = orders
             handover = Handover(member, hosts, FakeLeases(cluster), calls, relay, manager)
-            cluster.nodes[name] = ClusterNode(name, harness, member, relay, calls, handover)
+            links = harness.node.host_links
+            following = Following(member, handover, links)
+            links.process, links.elsewhere = partial(getattr, member, "node"), following.moved
+            cluster.nodes[name] = ClusterNode(
+                name, harness, member, relay, calls, handover, following
+            )
             cluster.live.append(name)
             nursery.start_soon(calls.run)
             nursery.start_soon(relay.run)
             nursery.start_soon(soft.run)
+            nursery.start_soon(following.run)
             await calls.listening.wait()
             await relay.started.wait()
         yield cluster

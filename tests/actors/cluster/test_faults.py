@@ -631,3 +631,17 @@ async def test_a_node_tells_what_its_relay_has_met(
         await trio.sleep(0.1)
     figures = await cluster["a"].calls.call("b", "figures", GetFigures(), Figures, 1)
     assert figures == Figures(gaps=1, replays=1)
+
+
+async def test_a_process_that_fell_and_hosts_again_hears_gateways(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    cluster.fall("a", "a2")
+    cluster.prefer = "a2"
+    await trio.sleep(1)
+    here = await cluster["a2"].harness.joined(1)
+    there = await cluster["b"].harness.joined(2)
+    assert cluster.places[ROOM][0] == "a2"
+    there.say(b'"heard"')
+    await trio.sleep(0.1)
+    assert data_of(here.sink.take()) == ["heard"]

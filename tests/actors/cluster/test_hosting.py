@@ -363,3 +363,57 @@ async def test_a_node_without_a_valid_lease_claims_nothing(
         await world.a.hosting.place(room.id)
     assert await world.a.calls.handlers["host"](HostCall(room.id), "c_b") == HostAnswer(None, 0)
     assert (await world.leases.place(room.id)).epoch == 0
+
+
+async def lives_on_a_node(world: World, linked: str) -> str:
+    """An instance that lives on an instance node, whose link that process has."""
+    room = await make(world.store, "room")
+    user = await world.store.users.create(username="ada", password_hash="x", displayname="Ada")
+    node = await world.store.host_nodes.create(
+        title="Attic",
+        owner=user.id,
+        kind="hosted",
+        region=None,
+        capacity=10,
+        direct=None,
+        token_hash=b"t",
+    )
+    await world.store.host_nodes.link(node.id, b"t", server=linked, version="")
+    await world.store.database.execute(
+        "UPDATE instances SET node = $1 WHERE id = $2", node.id, room.id
+    )
+    return room.id
+
+
+async def test_what_lives_on_an_instance_node_is_hosted_where_its_link_is(world: World) -> None:
+    world.nodes["c_b"] = replace(world.nodes["c_b"], load=0.9, roles=("reil",))
+    room = await lives_on_a_node(world, "c_b")
+    assert await world.a.hosting.place(room) == There("c_b", 1)
+    assert world.b.started == [room]
+
+
+async def test_a_process_without_the_role_claims_what_lives_on_a_node_that_is_linked_to_it(
+    world: World,
+) -> None:
+    gateway = Hosting(
+        cast(Member, world.b.member), world.leases, cast(Calls, world.b.calls), hosts=False
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.run)
+        await wait_all_tasks_blocked()
+        assert tenure_of(await gateway.place(await lives_on_a_node(world, "c_b"))) == ("c_b", 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_its_links_are_sent_away_before_a_drained_node_hands_over(world: World) -> None:
+    done: list[str] = []
+
+    async def hand_over() -> None:
+        done.append("handed over")
+
+    world.a.hosting.hand_over = hand_over
+    world.a.hosting.drained = lambda: done.append("sent away")
+    await world.a.hosting.drain()
+    assert done == ["sent away", "handed over"]
+    await world.a.hosting.drain(on=False)
+    assert len(done) == 2

@@ -398,3 +398,75 @@ async def test_a_write_that_waits_for_a_fence_has_no_effect(
 def test_a_write_that_does_not_ask_for_its_tenure_is_a_defect() -> None:
     with pytest.raises(ValueError, match="held"):
         FencedWrite(Tenure("i_1", A, 1)).add("DELETE FROM bans")
+
+
+async def test_a_gateway_hosts_what_lives_on_the_nodes_that_are_linked_to_it(
+    store: Store, leases: ClusterLeases
+) -> None:
+    gateway = "c_gateway"
+    await leases.register(gateway, name=gateway, roles={"reil"}, version="0.1.0")
+    owner = await person(store)
+    node = await store.host_nodes.create(
+        title="Attic",
+        owner=owner,
+        kind="hosted",
+        region=None,
+        capacity=10,
+        direct=None,
+        token_hash=b"token",
+    )
+    made = await store.instances.create(
+        name="attic",
+        title=None,
+        description=None,
+        world="w_1",
+        owner=owner,
+        capacity=8,
+        tags=frozenset(),
+        node=node.id,
+    )
+    assert (await leases.place(made.id)).linked is None
+    with pytest.raises(NodeFenced):
+        await leases.claim(made.id, gateway)
+    linked = await store.host_nodes.link(node.id, b"token", server=gateway, version="")
+    assert linked is not None
+    assert (await leases.place(made.id)).linked == gateway
+    # Elsewhere first, then it follows the link.
+    place = await leases.claim(made.id, A)
+    moved = await leases.move(Tenure(made.id, A, place.epoch), gateway)
+    assert (await leases.place(made.id)).node == gateway
+    assert await leases.leave(moved)
+    assert (await leases.claim(made.id, gateway)).node == gateway
+    # Only that, and only while the link is there.
+    with pytest.raises(NodeFenced):
+        await leases.claim(await instance(store), gateway)
+    assert await leases.fence(gateway, 0, by=A) == [made.id]
+    place = await leases.place(made.id)
+    assert (place.node, place.linked) == (None, None)
+    # A process that fell says again that it has the link.
+    assert await store.host_nodes.seen(node.id, b"token", link=linked.link, server=B)
+    assert (await leases.place(made.id)).linked == B
+
+
+async def test_a_fence_does_not_wait_for_a_node_that_somebody_has_locked(
+    store: Store, leases: ClusterLeases
+) -> None:
+    owner = await person(store)
+    node = await store.host_nodes.create(
+        title="Attic",
+        owner=owner,
+        kind="hosted",
+        region=None,
+        capacity=10,
+        direct=None,
+        token_hash=b"token",
+    )
+    await store.host_nodes.link(node.id, b"token", server=A, version="")
+    async with store.database.transaction() as transaction:
+        await transaction.fetch("SELECT 1 FROM hosts WHERE id = $1 FOR UPDATE", node.id)
+        assert await leases.fence(A, 0, by=B) == []
+
+
+async def person(store: Store) -> str:
+    user = await store.users.create(username="ada", password_hash="x", displayname="Ada")
+    return user.id

@@ -131,8 +131,8 @@ async def test_searching_by_state(node: FakeNode, ada: Client) -> None:
     linked = await hosts.link(made["id"], token, server="here", version="test/1")
     assert linked is not None
     assert (await found("status=online"), await found("free=true")) == (1, 1)
-    assert not await hosts.seen(made["id"], token, link=linked.link - 1)
-    assert await hosts.seen(made["id"], token, link=linked.link)
+    assert not await hosts.seen(made["id"], token, link=linked.link - 1, server="here")
+    assert await hosts.seen(made["id"], token, link=linked.link, server="here")
     node.clock.advance(61_000)
     assert (await found("status=online"), await found("status=offline")) == (0, 1)
     again = await hosts.link(made["id"], token, server="here", version="test/1")

@@ -209,10 +209,10 @@ async def test_a_suspended_owner_takes_its_services_along(
     assert set(node.refreshed) == {made["ada"]["id"], made["voice"]["id"]}
     assert [await hosts.of_token(one) is None for one in tokens.values()] == [True, True, False]
     voices = made["voice"]["id"]
-    assert not await hosts.seen(voices, tokens["voice"], link=linked.link)
+    assert not await hosts.seen(voices, tokens["voice"], link=linked.link, server="here")
     assert await hosts.link(voices, tokens["voice"], server="x", version="y") is None
     assert (await admin.delete(suspension)).status == 200
-    assert await hosts.seen(voices, tokens["voice"], link=linked.link)
+    assert await hosts.seen(voices, tokens["voice"], link=linked.link, server="here")
     assert None not in [await hosts.of_token(one) for one in tokens.values()]
     assert (await voice.get("/api/users/@me")).code == 101
     assert (await admin.ask("POST", TOKEN)).status == 200

@@ -78,6 +78,8 @@ class NodeEnd:
     heard: list[Any] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=dict)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    hosted: Host | None = None
+    """The instance that a test has the node speak for."""
 
     async def send(self, *items: object) -> None:
         for message in messages_of(items):

@@ -87,3 +87,18 @@ def test_some_able_node_is_chosen_if_there_is_one(
     left = list(numbers)
     chosen = host_of(VACANT, nodes, asker, lambda limit: left.pop() % limit)
     assert (chosen in {one.node for one in nodes}) if nodes else chosen is None
+
+
+def test_the_process_with_the_link_hosts_what_lives_on_the_node() -> None:
+    place = replace(VACANT, linked="c_z")
+    gateway = replace(IDLE, node="c_z", hosts=False, instances=10, load=1.0, lag_ms=500)
+    assert host_of(place, [node("c_a"), gateway], "c_a", always()) == "c_z"
+
+
+@pytest.mark.parametrize(
+    ("others", "silent"),
+    [([], []), ([node("c_z")], ["c_z"]), ([replace(node("c_z"), up=False, hosts=False)], [])],
+)
+def test_without_its_process_any_other_hosts_it(others: list[Candidate], silent: list[str]) -> None:
+    place = replace(VACANT, linked="c_z")
+    assert host_of(place, [node("c_a"), *others], "c_a", always(), silent) == "c_a"
