@@ -29,7 +29,7 @@ from werkzeug.exceptions import MethodNotAllowed
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from actors.node import Node
-from actors.runtime.trace import Sampler, Span, bind
+from actors.runtime.trace import Sampler, Span, Traced
 from api.credentials import Auth
 from api.envelope import failure
 from api.errors import answered, refusal_of
@@ -206,7 +206,7 @@ class ReiletaApp(QuartTrio):
     async def handle_request(self, request: Request) -> Response | WerkzeugResponse:
         """Serves one request through Quart, traces it and counts it."""
         started = time.perf_counter()
-        with bind(self._sampler.begin(trace_of(request))) as span:
+        with Traced(self._sampler.begin(trace_of(request))) as span:
             try:
                 response = await super().handle_request(request)
             finally:
@@ -219,7 +219,7 @@ class ReiletaApp(QuartTrio):
         """Decides about one upgrade. If it is refused, the answer is traced, counted and logged
         like that of a request. None: it was accepted."""
         started = time.perf_counter()
-        with bind(self._sampler.begin()) as span:
+        with Traced(self._sampler.begin()) as span:
             try:
                 response = await super().handle_websocket(websocket)
             finally:
@@ -242,7 +242,7 @@ class ReiletaApp(QuartTrio):
         request.url_rule, serve, args = match
         request.view_args = dict(args)
         started = time.perf_counter()
-        with bind(self._sampler.begin(trace_of(request))) as span:
+        with Traced(self._sampler.begin(trace_of(request))) as span:
             answer = await answered(
                 partial(self._served, request, serve, args), partial(self._refused, request)
             )
@@ -275,7 +275,7 @@ class ReiletaApp(QuartTrio):
             status: replaces the status of the error.
         """
         started = time.perf_counter()
-        with bind(self._sampler.begin()) as span:
+        with Traced(self._sampler.begin()) as span:
             try:
                 self.limits.address(address)
             except TooManyRequests as limited:
@@ -375,7 +375,7 @@ class ReiletaApp(QuartTrio):
                 await self._ensure_account(request)
             return await proxy.answer(request, span.trace_id)
 
-        with bind(self._sampler.begin()) as span:
+        with Traced(self._sampler.begin()) as span:
             answer = await answered(passed_on, partial(self._refused, request))
             if all(name != b"x-trace-id" for name, _ in answer.headers):
                 _complete(answer, span)

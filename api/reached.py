@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from quart.wrappers.base import BaseRequestWebsocket
 
 
-def _state(carrier: BaseRequestWebsocket) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], carrier.scope.get("state") or {})
-
-
 def gateway_of(carrier: BaseRequestWebsocket) -> str:
     """The address of the gateway that passed the request on; empty for none."""
-    return str(_state(carrier).get("gateway", ""))
+    return _said(carrier, "gateway")
 
 
 def trace_of(carrier: BaseRequestWebsocket) -> str:
     """The id of the trace that the gateway began; empty for none."""
-    return str(_state(carrier).get("trace", ""))
+    return _said(carrier, "trace")
+
+
+def _said(carrier: BaseRequestWebsocket, name: str) -> str:
+    state: Any = carrier.scope.get("state")
+    return state[name] if state else ""

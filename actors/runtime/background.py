@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from actors.runtime.failures import capture_failure
-from actors.runtime.trace import NO_TRACE, bind
+from actors.runtime.trace import NO_TRACE, Traced
 from reileta.observability import log_events
 
 BACKOFF_S: Final = 1.0
@@ -110,7 +110,7 @@ class BackgroundTasks:
 
     async def _supervise(self, task: Task, loop: Callable[[], Awaitable[None]]) -> None:
         # A task belongs to no request's trace.
-        with bind(NO_TRACE):
+        with Traced(NO_TRACE):
             while True:
                 task.began()
                 error = await capture_failure(loop)

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import outcome
 
-from actors.runtime.trace import bind, current
+from actors.runtime.trace import Traced, current
 from reileta.errors import Overloaded, ReiletaError
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class SerialJobs:
 
     def _begin(self) -> None:
         job = self._jobs[0]
-        with bind(job.span):  # not that of the job before, which has just ended
+        with Traced(job.span):  # not that of the job before, which has just ended
             self._context.run(job.work, self._done)
 
     def _done(self, result: outcome.Outcome[Any]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import trio
 
-from actors.runtime.trace import NO_TRACE, bind
+from actors.runtime.trace import NO_TRACE, Traced
 
 
 class Target(Protocol):
@@ -75,7 +75,7 @@ class Timers:
 
     async def run(self) -> None:
         """Sends the messages that are due, until cancelled."""
-        with bind(NO_TRACE):
+        with Traced(NO_TRACE):
             while True:
                 self._fire_due()
                 deadline = self._heap[0][0] if self._heap else float("inf")

@@ -11,6 +11,7 @@ such as the client of the tests, pushes data from a task beside the handler, and
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
+from functools import cached_property
 from typing import Any, Final, Literal
 
 import trio
@@ -216,8 +217,12 @@ class ReceivedRequest(BoundedHeaders, TrioRequest):
         self._cached_json = {False: Ellipsis, True: Ellipsis}
         self._form = None
         self._files = None
-        self._parsing_lock = self.lock_class()  # type: ignore[assignment]
         self._send_push_promise = send_push_promise
+
+    @cached_property
+    def _parsing_lock(self) -> trio.Lock:  # type: ignore[override]
+        """Quart's lock, made when a form is parsed, which hardly any request has."""
+        return trio.Lock()
 
 
 class HttpExchange(TrioASGIHTTPConnection):

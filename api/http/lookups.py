@@ -12,7 +12,7 @@ from typing import Final
 
 from actors.node import Node
 from api.http.endpoint import RequestContext
-from api.http.remote import named_server
+from api.http.remote import named_server, servers_named
 from reileta.errors import (
     GuestNotAllowed,
     InstanceNotFound,
@@ -53,8 +53,8 @@ def ensure_own_server(node: Node, call: RequestContext) -> None:
     Operations that can be about objects of other servers don't come here then
     (`api/http/remote.py`).
     """
-    for server in (call.request.args.get("server"), call.args.get("server")):
-        if server is not None and not same_server(server, node.address):
+    for server in servers_named(call.request, call.args):
+        if not same_server(server, node.address):
             raise ServerNotFound
 
 

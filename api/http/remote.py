@@ -76,19 +76,27 @@ REMOTE_ERRORS: Final[tuple[type[ReiletaError], ...]] = (
 """The errors of a read of another server."""
 
 
+def servers_named(request: Request, args: Mapping[str, str]) -> tuple[str, ...]:
+    """The texts of `?server` and of a collection's `@ADDRESS`: none, one or both."""
+    query = request.query_string
+    if not query and not args:
+        return ()
+    # Parse the query only if the name can be in it.
+    asked = request.args.get("server") if b"server" in query or b"%" in query else None
+    return tuple(text for text in (asked, args.get("server")) if text is not None)
+
+
 def named_server(request: Request, args: Mapping[str, str], own: str) -> str | None:
     """The canonical address of the other server that a request is about; None if it is this one.
 
     `args` are the variable parts of the path. Raises ServerNotFound if something else than an
     address is in its place, or if the request names two servers.
     """
-    query = request.query_string
-    texts = [
-        # Parse the query only if the name can be in it.
-        request.args.get("server") if b"server" in query or b"%" in query else None,
-        args.get("server"),
-        At.parse(args.get("ref", "")).server,
-    ]
+    texts: list[str | None] = [*servers_named(request, args)]
+    if "ref" in args:
+        texts.append(At.parse(args["ref"]).server)
+    if not texts:
+        return None
     try:
         named = {canonical(text) for text in texts if text is not None}
     except ValueError:

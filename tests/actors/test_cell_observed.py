@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from actors.runtime.actor import Restart, Spec
-from actors.runtime.trace import Span, bind
+from actors.runtime.trace import Span, Traced
 from reileta.errors import NotQueued
 from tests.actors.probe import (
     Ask,
@@ -35,7 +35,7 @@ async def test_what_a_message_sends_is_its_own() -> None:
     with capture_logs() as logs:
         async with open_supervisor() as harness:
             ref = await harness.start()
-            with bind(Span(0xABC)):
+            with Traced(Span(0xABC)):
                 ref.tell(Note("a"))
                 ref.tell(Do(lambda probe: probe.context.sent(3, 2)))
     _, second = messages(logs)  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ async def test_what_a_flush_sends_is_the_whole_drain_s() -> None:
         async with open_supervisor() as harness:
             ref = await harness.start(journal)
             for trace in (1, 2):
-                with bind(Span(trace, sampled=trace == 2)):
+                with Traced(Span(trace, sampled=trace == 2)):
                     ref.tell(Note("a"))
     first, second = messages(logs)  # type: ignore[arg-type]
     assert sent(logs) == [  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import outcome
 import pytest
 
 from actors.runtime import SerialJobs
-from actors.runtime.trace import Span, bind, current
+from actors.runtime.trace import Span, Traced, current
 from reileta.errors import Overloaded, SessionNotFound
 from tests.actors.probe import HeldWork
 
@@ -91,10 +91,10 @@ class TracedWork(HeldWork):
 async def test_a_job_that_waited_belongs_to_the_trace_that_added_it() -> None:
     context = TracedWork()
     jobs = SerialJobs(context)
-    with bind(Span(1)):
+    with Traced(Span(1)):
         jobs.add(nothing, lambda _: None)
-    with bind(Span(2)):
+    with Traced(Span(2)):
         jobs.add(nothing, lambda _: None)
-    with bind(Span(1)):
+    with Traced(Span(1)):
         await context.finish()
     assert context.traces == [1, 2]

@@ -7,7 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from actors.runtime import Recipient
 from actors.runtime.errors import ActorStopped, MailboxFull
 from actors.runtime.mailbox import Envelope, Mailbox
-from actors.runtime.trace import Span, bind
+from actors.runtime.trace import Span, Traced
 from tests.actors.probe import (
     Do,
     Echo,
@@ -177,7 +177,7 @@ async def test_signals_of_others_are_kept_and_come_before_later_ones() -> None:
 
 async def test_an_envelope_belongs_to_the_trace_it_was_sent_in() -> None:
     mailbox: Mailbox[str] = Mailbox(10)
-    with bind(Span(7, sampled=True, id_=3)):
+    with Traced(Span(7, sampled=True, id_=3)):
         mailbox.put("a")
     mailbox.put("b")
     inside, outside = await mailbox.take()

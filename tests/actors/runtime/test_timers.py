@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime.timers import Timer, Timers
-from actors.runtime.trace import Span, bind, current
+from actors.runtime.trace import Span, Traced, current
 
 
 class Listener:
@@ -148,7 +148,7 @@ async def test_a_cancelled_timer_holds_on_to_nobody() -> None:
 
 async def test_timers_belong_to_no_trace(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     timers, listener = Timers(), Listener()
-    with bind(Span(5)):
+    with Traced(Span(5)):
         nursery.start_soon(timers.run)
         timers.after(1, listener, "a")
     await trio.sleep(2)

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime.actor import Restart
 from actors.runtime.mailbox import Ref
-from actors.runtime.trace import NO_TRACE, Sampler, Span, add_trace, bind, current
+from actors.runtime.trace import NO_TRACE, Sampler, Span, Traced, add_trace, current
 from tests.actors.probe import Ask, Do, Note, Probe, ProbeLog, ProbeMessage, crash, open_supervisor
 
 
@@ -35,8 +35,8 @@ def test_a_share_of_traces_is_sampled(share: float, sampled: bool) -> None:
 
 
 def test_binding_ends_with_its_block() -> None:
-    with bind(Span(1)):
-        with bind(Span(2)):
+    with Traced(Span(1)):
+        with Traced(Span(2)):
             assert current.get().trace == 2
         assert current.get().trace == 1
     assert current.get() is NO_TRACE
@@ -44,9 +44,9 @@ def test_binding_ends_with_its_block() -> None:
 
 def test_log_events_get_the_trace() -> None:
     assert add_trace(None, "info", {}) == {}
-    with bind(Span(255)):
+    with Traced(Span(255)):
         assert add_trace(None, "info", {}) == {"trace": "00000000000000ff"}
-    with bind(Span(255, id_=4)):
+    with Traced(Span(255, id_=4)):
         assert add_trace(None, "info", {"message": "own"}) == {
             "trace": "00000000000000ff",
             "message": "own",
@@ -63,7 +63,7 @@ async def test_a_trace_goes_from_actor_to_actor_by_tell() -> None:
             seen.append(current.get())
             last.tell(here(seen))
 
-        with bind(Span(9, sampled=True)):
+        with Traced(Span(9, sampled=True)):
             first.tell(Do(forward))
         await wait_all_tasks_blocked()
     begun, ended = seen
@@ -82,7 +82,7 @@ async def test_a_trace_goes_through_ask_and_leaves_the_asker_its_own() -> None:
             seen.append(current.get())
             request.reply("yes")
 
-        with bind(Span(9)) as span:
+        with Traced(Span(9)) as span:
             await ref.ask(Ask(answer))
             assert current.get() is span
     assert [span.trace for span in seen] == [9]
@@ -101,7 +101,7 @@ async def test_work_and_its_result_keep_the_trace() -> None:
             seen.append(current.get())
             probe.context.run(work, lambda _: seen.append(current.get()))
 
-        with bind(Span(9)):
+        with Traced(Span(9)):
             ref.tell(Do(begin))
         await wait_all_tasks_blocked()
     begun, working, result = seen
@@ -115,7 +115,7 @@ async def test_an_actor_between_messages_is_in_no_trace() -> None:
         on_start=lambda _: seen.append(current.get()), on_stop=lambda _: seen.append(current.get())
     )
     async with open_supervisor() as harness:
-        with bind(Span(9)):
+        with Traced(Span(9)):
             ref = await harness.start(journal)
             ref.tell(Note("a"))
         await wait_all_tasks_blocked()
@@ -136,7 +136,7 @@ async def test_traces_of_concurrent_actors_do_not_mix(nursery: trio.Nursery) -> 
 
         for trace in range(1, 9):
             order = refs[trace % 4 :] + refs[: trace % 4]
-            with bind(Span(trace)):
+            with Traced(Span(trace)):
                 order[0].tell(Do(lambda _, trace=trace, order=order: hop(trace, order[1:])))  # type: ignore[misc]
         await wait_all_tasks_blocked()
     assert seen == {trace: [trace] * 12 for trace in range(1, 9)}
@@ -147,7 +147,7 @@ async def test_a_sampled_trace_is_logged_at_info_from_actor_to_actor() -> None:
         last = await harness.start(name="probe/last")
         first = await harness.start(name="probe/first")
         with capture_logs() as logs:
-            with bind(Span(9, sampled=True)):
+            with Traced(Span(9, sampled=True)):
                 first.tell(Do(lambda _: last.tell(Note("secret"))))
             await wait_all_tasks_blocked()
     received = [entry for entry in logs if entry["event"] == "actor.received"]
@@ -176,7 +176,7 @@ async def test_a_crash_is_logged_in_the_trace_of_the_message_at_fault(
     try:
         async with open_supervisor() as harness:
             ref = await harness.start(restart=Restart(intensity=1))
-            with bind(Span(9)):
+            with Traced(Span(9)):
                 ref.tell(Do(crash))
             await ref.wait_stopped()
     finally:
@@ -188,7 +188,7 @@ async def test_the_next_incarnation_is_in_no_trace(autojump_clock: MockClock) ->
     seen: list[Span] = []
     async with open_supervisor() as harness:
         ref = await harness.start(ProbeLog(on_start=lambda _: seen.append(current.get())))
-        with bind(Span(9)):
+        with Traced(Span(9)):
             ref.tell(Do(crash))
         await trio.sleep(1)
     assert [span.trace for span in seen] == [0, 0]
