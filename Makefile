@@ -1,7 +1,7 @@
 # Every target sets up what it needs. Requires only Python 3.11 or newer, pip, make and git.
 #
 #   make serve     run the server            (ARGS="--port 4000" passes options on)
-#   make web       build the pages at / and /console; `make serve` does it, too
+#   make web       build the pages at /, /console and /docs; `make serve` does it, too
 #   make install   only set up .venv/; the command is then .venv/bin/reileta
 #   make test      every test, on all cores  (ARGS="-k seats" chooses, JOBS=1 takes one core)
 #   make check     format, lint, types, imports, and the tests without a database

@@ -526,6 +526,8 @@ def create_app(
             app.register_routes(subject.routes)
     app.register_blueprint(metrics_blueprint(deps))
     if "reil" in roles:  # it describes what clients find there, whichever process answers
-        app.register_blueprint(docs_blueprint(operations, node.server.site, app.auth.cookie))
+        app.register_blueprint(
+            docs_blueprint(operations, node.server.site, app.auth.cookie, alone=pages is None)
+        )
         app.register_blueprint(pages_blueprint(node.server.site, pages))
     return app

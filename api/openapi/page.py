@@ -1,8 +1,8 @@
-"""The routes of `/openapi.json`, `/asyncapi.json` and `/docs`, a page that shows both.
+"""The routes of `/openapi.json`, `/asyncapi.json` and `/docs/plain`, a page that shows both.
 
 The page is plain HTML, made from both documents once, when the server starts. It needs no script
-and nothing from another host, and its Content-Security-Policy forbids both. (The well-known viewers
-need scripts, inline styles or a CDN.)
+and nothing from another host, and its Content-Security-Policy forbids both. If the pages with
+a search and "try it" (`clients/web`) were not built, it is at `/docs`, too.
 """
 
 from __future__ import annotations
@@ -81,10 +81,15 @@ def documents(operations: Sequence[Operation], site: Site, cookie: str) -> Docum
     )
 
 
-def docs_blueprint(operations: Sequence[Operation], site: Site, cookie: str) -> Blueprint:
+def docs_blueprint(
+    operations: Sequence[Operation], site: Site, cookie: str, *, alone: bool = True
+) -> Blueprint:
     """Both documents, the page, and its style sheet.
 
-    `site` is where clients reach the server, `cookie` the name of its cookie.
+    Args:
+        site: where clients reach the server.
+        cookie: the name of its cookie.
+        alone: whether no other page is at `/docs`: then this one is.
     """
     blueprint = Blueprint("docs", __name__)
     made = documents(operations, site, cookie)
@@ -99,11 +104,14 @@ def docs_blueprint(operations: Sequence[Operation], site: Site, cookie: str) -> 
         body = made.asyncapi_over_tls if request.scheme == "https" else made.asyncapi
         return _cached(request, body, "application/json")
 
-    @blueprint.get("/docs")
-    async def docs() -> Response:
+    @blueprint.get("/docs/plain")
+    async def plain() -> Response:
         response = _cached(request, made.page, "text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = PAGE_POLICY
         return response
+
+    if alone:
+        blueprint.add_url_rule("/docs", "docs", plain)
 
     @blueprint.get("/docs/docs.css")
     async def stylesheet() -> Response:

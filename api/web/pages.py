@@ -1,4 +1,4 @@
-"""The routes of the built pages: `/`, `/console` and `/assets/…`.
+"""The routes of the built pages: `/`, `/console`, `/docs`, `/docs/sockets` and `/assets/…`.
 
 `make web` builds the pages into `dist/`, and a wheel contains them. Without a build, `/` leads to
 `/docs`. The server reads all of it once, at its start: so a build beside a running server changes
@@ -6,7 +6,8 @@ nothing for its clients.
 
 Names of assets contain a hash of their content, so browsers keep them for ever. Pages have entity
 tags, and browsers ask for them each time. Their Content-Security-Policy allows nothing from another
-host, and neither scripts nor styles inside the page.
+host, and neither scripts nor styles inside the page. Swagger UI, which is on `/docs`, writes HTML
+from text and has pictures in its style sheet: that page alone allows these two.
 """
 
 from __future__ import annotations
@@ -26,27 +27,39 @@ from reileta.site import Site
 
 DIST: Final = Path(__file__).parent / "dist"
 """Where a build is: `clients/web/build_pages.py`."""
-PATHS: Final = {"client": "/", "console": "/console"}
+PATHS: Final = {
+    "client": "/",
+    "console": "/console",
+    "docs": "/docs",
+    "sockets": "/docs/sockets",
+}
 """The pages, and where they are."""
-POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    )
-)
+_STRICT: Final = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' blob:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+    "require-trusted-types-for": "'script'",
+}
+_VIEWER: Final = {**_STRICT, "img-src": "'self' data:"}
+del _VIEWER["require-trusted-types-for"]
+
+
+def _policy(directives: Mapping[str, str]) -> str:
+    return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
 PAGE_HEADERS: Final = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": _policy(_STRICT),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), xr-spatial-tracking=(self)",
     "Cache-Control": "no-cache",
 }
+VIEWER_HEADERS: Final = {**PAGE_HEADERS, "Content-Security-Policy": _policy(_VIEWER)}
 ASSET_HEADERS: Final = {
     "Cache-Control": "public, max-age=31536000, immutable",
     "Vary": "Accept-Encoding",
@@ -114,7 +127,10 @@ def _tag(content: bytes) -> str:
 
 
 def pages_blueprint(site: Site, pages: Pages | None) -> Blueprint:
-    """The pages. Without a build, `/` leads to `/docs`, and the others do not exist."""
+    """The pages. Without a build, `/` leads to `/docs`, and the others do not exist.
+
+    `/docs` is here with a build, and in `api.openapi.page` without one.
+    """
     blueprint = Blueprint("pages", __name__)
     html = {} if pages is None else {name: _page(html, site) for name, html in pages.html.items()}
     assets = {} if pages is None else pages.assets
@@ -128,6 +144,16 @@ def pages_blueprint(site: Site, pages: Pages | None) -> Blueprint:
     @blueprint.get(PATHS["console"])
     async def console() -> Response:
         return _answer(request, html.get("console"), PAGE_HEADERS)
+
+    if pages is not None:
+
+        @blueprint.get(PATHS["docs"])
+        async def docs() -> Response:
+            return _answer(request, html["docs"], VIEWER_HEADERS)
+
+    @blueprint.get(PATHS["sockets"])
+    async def sockets() -> Response:
+        return _answer(request, html.get("sockets"), PAGE_HEADERS)
 
     @blueprint.get("/assets/<name>")
     async def asset(name: str) -> Response:

@@ -3,7 +3,7 @@
 // esbuild bundles: one package without dependencies, and a build takes under a second. REILETA_ERRORS
 // holds the codes of errors by name, as JSON: the only generated part of the SDK that is not a type.
 import { createHash } from "node:crypto";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import zlib from "node:zlib";
@@ -12,7 +12,7 @@ import * as esbuild from "esbuild";
 const [folder] = process.argv.slice(2);
 const here = import.meta.dirname ?? path.dirname(new URL(import.meta.url).pathname);
 const sdk = path.resolve(here, "../js/src/index.ts");
-const PAGES = ["client", "console"];
+const PAGES = ["client", "console", "docs", "sockets"];
 const COMPRESSED = /\.(js|css|html|svg|txt|json)$/;
 
 const sdkParts = {
@@ -103,8 +103,14 @@ async function licenses({ inputs }) {
   const texts = [];
   for (const one of [...packages].sort()) {
     const { name, version } = JSON.parse(await readFile(path.join(here, one, "package.json"), "utf8"));
-    const text = await readFile(path.join(here, one, "LICENSE"), "utf8");
-    texts.push(`${name} ${version}\n\n${text.trim()}\n`);
+    const terms = [];
+    // A package that is a bundle has those of its parts beside its scripts.
+    for (const file of (await readdir(path.join(here, one))).sort()) {
+      if (/^(LICENSE|NOTICE)$|-es-bundle\.js\.LICENSE\.txt$/.test(file)) {
+        terms.push((await readFile(path.join(here, one, file), "utf8")).trim());
+      }
+    }
+    texts.push(`${name} ${version}\n\n${terms.join("\n\n")}\n`);
   }
   return texts.join(`\n${"-".repeat(72)}\n\n`);
 }

@@ -1,4 +1,4 @@
-"""Builds the pages at `/` and `/console` from `clients/web` into `api/web/dist`.
+"""Builds the pages at `/`, `/console` and `/docs` from `clients/web` into `api/web/dist`.
 
 `make web` and `make serve` run it as a script, and a wheel is built with it. It needs Node 20 or
 newer with npm: that of the machine, or one from PyPI that it installs into `build/`. It does
@@ -201,7 +201,7 @@ def _major(program: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Build the pages at / and /console.")
+    parser = argparse.ArgumentParser(description="Build the pages at /, /console and /docs.")
     parser.add_argument(
         "--optional",
         action="store_true",
@@ -218,7 +218,7 @@ def main() -> int:
             if sources == sources_hash():
                 raise BuildError(why)
         if not built():
-            print("Building the pages at / and /console …", flush=True)
+            print("Building the pages at /, /console and /docs …", flush=True)
         build(checks=given.checks)
         failed.unlink(missing_ok=True)
     except BuildError as error:

@@ -310,7 +310,7 @@ async def test_the_base_path_is_everywhere(database_url: str) -> None:
             }
             assert server["address"] == "play.example.org"
             assert leads_on(await http.get(f"{prefix}/"))
-            page = (await http.get(f"{prefix}/docs")).text
+            page = (await http.get(f"{prefix}/docs/plain")).text
             for link in ("docs/docs.css", "openapi.json", "asyncapi.json"):
                 assert f'href="/vr/{link}"' in page
                 assert (await http.get(f"{prefix}/{link}")).status_code == 200

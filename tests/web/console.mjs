@@ -104,10 +104,14 @@ async function check(what) {
     const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
     const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
     if (found.length > 0) throw new Error(`${what}: axe finds ${found.join("\n")}`);
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    if (wide > 0) throw new Error(`${what}: the page is ${wide} px wider than the window`);
+    await fits(what);
   }
   await page.setViewportSize({ width: 1200, height: 800 });
+}
+
+async function fits(what) {
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  if (wide > 0) throw new Error(`${what}: the page is ${wide} px wider than the window`);
 }
 
 const scenes = {
@@ -191,6 +195,36 @@ const scenes = {
     await page.getByRole("dialog").getByRole("button", { name: "Close the instance" }).click();
     await ann.until((one) => one.command === "instance-left" && one.data.reason === "closed");
     await page.getByText("No instance runs now.").waitFor();
+  },
+
+  async "the endpoints are searched, and one is tried with the login of this browser"() {
+    await page.goto(`${server.url}/docs`);
+    // Of a list this long, Swagger UI keeps only what is near the window in the document.
+    const first = page.locator("#operations-server-get_server");
+    await first.waitFor();
+    await page.getByLabel("Search the endpoints").fill("GET user /api/users/{ref}");
+    await first.waitFor({ state: "detached" });
+    const one = page.locator("#operations-users-get_user");
+    await one.locator(".opblock-summary-control").click();
+    await one.getByRole("button", { name: "Try it out" }).click();
+    await one.getByPlaceholder("ref").fill("@me");
+    await one.getByRole("button", { name: "Execute" }).click();
+    await one.locator(".live-responses-table", { hasText: '"username": "root"' }).waitFor();
+    await page.setViewportSize({ width: 390, height: 800 });
+    await fits("the endpoints");
+    await page.setViewportSize({ width: 1200, height: 800 });
+  },
+
+  async "commands are searched, and one is tried on a socket"() {
+    await page.goto(`${server.url}/docs/sockets`);
+    await page.getByLabel("Search commands and events").fill("command subscribe");
+    await page.locator("#receiveSubscribe summary").click();
+    await page.locator("#receiveSubscribe").getByRole("button", { name: "Put into" }).click();
+    await button("Connect").click();
+    await page.getByRole("log").getByText('"command":"authenticated"').waitFor();
+    await button("Send").click();
+    await page.getByRole("log").getByText('{"state":1,"command":"subscribe"').waitFor();
+    await check("the sockets");
   },
 
   async "the browser's console has no error"() {

@@ -26,7 +26,7 @@ def dist(tmp_path: Path) -> Path:
     (assets / NAME).write_bytes(SCRIPT)
     (assets / f"{NAME}.gz").write_bytes(gzip.compress(SCRIPT))
     (assets / "icon-ABCD1234.svg").write_bytes(b"<svg/>")
-    for page in ("client", "console"):
+    for page in ("client", "console", "docs", "sockets"):
         html = f'<title>{page}</title><script type="module" src="{{base}}/assets/{NAME}"></script>'
         (tmp_path / f"{page}.html").write_text(html)
     return tmp_path
@@ -44,7 +44,10 @@ def visitor(node: FakeNode, pages: Pages) -> Client:
     return Client(create_app(node.as_node(), pages=pages))
 
 
-@pytest.mark.parametrize(("path", "title"), [("/", b"client"), ("/console", b"console")])
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [("/", b"client"), ("/console", b"console"), ("/docs/sockets", b"sockets")],
+)
 async def test_a_page_is_shown_and_allows_nothing_from_elsewhere(
     visitor: Client, path: str, title: bytes
 ) -> None:
@@ -57,6 +60,27 @@ async def test_a_page_is_shown_and_allows_nothing_from_elsewhere(
     assert "default-src 'none'" in policy
     for loose in ("unsafe", "http", "*", "data:"):
         assert loose not in policy
+
+
+async def test_the_viewer_of_endpoints_loads_nothing_from_elsewhere(visitor: Client) -> None:
+    answer = await visitor.get("/docs")
+    assert b"<title>docs</title>" in answer.raw
+    directives = dict(
+        directive.split(" ", 1)
+        for directive in answer.headers["Content-Security-Policy"].split("; ")
+    )
+    assert directives["default-src"] == "'none'"
+    for kind in ("script", "style", "connect"):
+        assert directives[f"{kind}-src"] == "'self'"
+    for loose in ("unsafe", "http", "*"):
+        assert loose not in answer.headers["Content-Security-Policy"]
+
+
+async def test_the_plain_page_stays_with_a_build(visitor: Client, anyone: Client) -> None:
+    plain = await visitor.get("/docs/plain")
+    assert plain.status == 200
+    assert plain.raw == (await anyone.get("/docs/plain")).raw
+    assert plain.raw == (await anyone.get("/docs")).raw
 
 
 async def test_browsers_ask_for_a_page_each_time_and_keep_what_is_unchanged(
@@ -113,4 +137,5 @@ async def test_without_a_build_the_start_leads_to_the_docs(tmp_path: Path, anyon
     assert Pages.read(tmp_path) is None
     answer = await anyone.get("/")
     assert (answer.status, answer.headers["Location"]) == (302, "/docs")
-    assert (await anyone.get("/console")).status == 404
+    for path in ("/console", "/docs/sockets"):
+        assert (await anyone.get(path)).status == 404
