@@ -8,6 +8,7 @@ import trio
 
 from reileta.clock import Clock
 from reileta.errors import ClientBlocked
+from reileta.ids import at
 from reileta.observability import log_events
 from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
@@ -23,12 +24,18 @@ class ModeratedClients:
     """
 
     def __init__(
-        self, stored: ClientRules, clock: Clock, activity: ActivityLog, metrics: Metrics
+        self,
+        stored: ClientRules,
+        clock: Clock,
+        activity: ActivityLog,
+        metrics: Metrics,
+        address: str,
     ) -> None:
         self._stored = stored
         self._clock = clock
         self._activity = activity
         self._metrics = metrics
+        self._address = address
         self._rules = ClientRuleBook()
         self._one_at_a_time = trio.Lock()
         """So that the rules in memory are those of the last commit."""
@@ -52,6 +59,10 @@ class ModeratedClients:
         if rule is None and user is not None:
             rule = self._rules.of_account(user, now)
         return rule
+
+    def accounts(self) -> frozenset[str]:
+        """The users whom a rule refuses."""
+        return self._rules.accounts(self._clock.now_ms())
 
     def ensure_allowed(self, address: str, agent: str) -> None:
         """Raises ClientBlocked if a rule refuses that address or `User-Agent`."""
@@ -86,7 +97,10 @@ class ModeratedClients:
     async def delete(self, kind: ClientRuleKind, pattern: str, *, by: str) -> bool:
         """Deletes a rule; whether there was one."""
         async with self._one_at_a_time:
-            if not await self._stored.delete(kind, pattern):
+            found = await self._stored.delete(kind, pattern)
+            if kind == "account":  # a command that does not know the address stores it like this
+                found |= await self._stored.delete(kind, at(pattern, self._address))
+            if not found:
                 return False
             self._activity.note(log_events.CLIENT_RULE_CHANGED, None, kind=kind, by=by)
             await self._load()
@@ -98,6 +112,6 @@ class ModeratedClients:
             await self._load()
 
     async def _load(self) -> None:
-        self._rules = ClientRuleBook(await self._stored.all())
+        self._rules = ClientRuleBook(await self._stored.all(), self._address)
         for listener in self.listeners:
             listener()

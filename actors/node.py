@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -70,7 +70,7 @@ from reileta.federation.challenger import RENEW_S
 from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import HttpClient, NoClient
 from reileta.federation.remote_reads import RemoteReads
-from reileta.ids import server_of
+from reileta.ids import server_of, user_ref
 from reileta.observability import log_events
 from reileta.observability.activity_log import REPORT_S, ActivityLog
 from reileta.observability.metrics import Metrics
@@ -195,7 +195,7 @@ class Node:
             key=lambda: self.key,
             publish=self._peer_changed,
         )
-        self.clients = ModeratedClients(store.client_rules, clock, self.activity, metrics)
+        self.clients = ModeratedClients(store.client_rules, clock, self.activity, metrics, address)
         self.servers, self.peers = self.trust.servers, self.trust.peers
         policy = GuestPolicy(settings, self.servers)
         knowledge = Knowledge(store, self.peers)
@@ -230,6 +230,7 @@ class Node:
                 relay=None if shared is None else shared.hub,
                 ended=revocations,
                 admits=policy.admits_user,
+                ensure_account=self._ensure_account,
                 backlog_limit_bytes=settings.backlog_limit_bytes,
                 paced=settings.rate_limits == "on",
                 fenced=_ignore if cluster is None else cluster.hosting.fenced,
@@ -263,6 +264,7 @@ class Node:
             revocations=revocations,
             limits=SessionLimits.from_settings(settings),
             admits=policy.admits_user,
+            ensure_account=self._ensure_account,
             nodes=shared,
         )
         self.sessions = SessionManager(sessions, session_deps)
@@ -586,6 +588,15 @@ class Node:
                 )
             )
 
+    def exclude_accounts(self) -> None:
+        """Ends what users have here whom a rule about clients refuses."""
+        if self.clients.about_accounts:
+            self.sessions.exclude_accounts(self.clients.accounts())
+
+    def _ensure_account(self, user: str) -> None:
+        if self.clients.about_accounts:
+            self.clients.ensure_account(user_ref(user, self.address))
+
     def session_connected(self, session_id: str) -> bool:
         """Whether the session has a WebSocket, at any node."""
         recovery = self.sessions.recoveries.get(session_id)
@@ -650,6 +661,10 @@ class Node:
 
     def publish_here(self, message: Publish) -> None:
         """Publishes an event of another node's instance to the sockets here."""
+        if message.inside is not None and self.instances.relay is not None:
+            entering = self.instances.relay.entering(message.inside)
+            if entering:
+                message = replace(message, informed=message.informed | entering)
         with suppress(Overloaded):  # the hub counts what it refuses
             self.hub.tell(message)
 

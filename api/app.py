@@ -371,8 +371,7 @@ class ReiletaApp(QuartTrio):
         async def passed_on() -> Answer:
             self._admit(request)
             self._note_scheme(request)
-            if self.node.clients.about_accounts:
-                await self._ensure_account(request)
+            await self._ensure_credential(request)
             return await proxy.answer(request, span.trace_id)
 
         with Traced(self._sampler.begin()) as span:
@@ -382,13 +381,24 @@ class ReiletaApp(QuartTrio):
             self._count(request, answer.status, span, started, route=PASSED_ON)
         return answer
 
-    async def _ensure_account(self, request: Request) -> None:
-        """Raises ClientBlocked if a rule refuses the account of the request. Other faults of the
-        credential are the registry's to answer."""
-        with suppress(CredentialInvalid, CredentialMalformed, GuestNotAllowed, ServerBlocked):
+    async def _ensure_credential(self, request: Request) -> None:
+        """Raises ClientBlocked if a rule refuses the account of the request, and CredentialInvalid
+        if its credential was revoked here a moment ago. Other faults of the credential are the
+        registry's to answer."""
+        about_accounts = self.node.clients.about_accounts
+        if not about_accounts and not self.auth.any_doubts:
+            return
+        with suppress(CredentialMalformed, GuestNotAllowed, ServerBlocked):
             credential = self.auth.credential_from(request)
-            if credential is not None and not credential.of_server:
-                await self.auth.authenticate(credential)
+            if credential is None or credential.of_server:
+                return
+            doubted = self.auth.doubts(credential.token)
+            if about_accounts or doubted:
+                try:
+                    await self.auth.authenticate(credential)
+                except CredentialInvalid:
+                    if doubted:
+                        raise
 
     async def _before(self) -> Response | None:
         self._note_scheme(request)

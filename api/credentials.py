@@ -197,6 +197,10 @@ def _origin(text: str) -> tuple[str, str, str] | None:
     return match[1], match[2], match[3] or _DEFAULT_PORTS[match[1]]
 
 
+DOUBTED_MS: Final = 15_000
+"""For so long, other processes may take a key for valid that was revoked here."""
+
+
 class TokenStore(Protocol):
     """The queries of authentication."""
 
@@ -287,6 +291,8 @@ class Auth:
         """Hashes of cached access keys, by their token's id."""
         # Counts `forget_…` calls: a query that began before such a call must not be cached.
         self._epoch = 0
+        self._doubted: OrderedDict[bytes, int] = OrderedDict()
+        """Hashes of keys that were forgotten by their token or session, and until when."""
 
     def __len__(self) -> int:
         """How many keys are cached."""
@@ -421,17 +427,18 @@ class Auth:
         """Call after the token of that id was revoked."""
         self._epoch += 1
         for key in tuple(self._keys.get(token, ())):
-            self._drop(key)
+            self._doubt(key)
 
     def forget_keys(self, access_hashes: Iterable[bytes]) -> None:
         """Call after these keys of a token were replaced by newer ones."""
         self._epoch += 1
         for key in access_hashes:
-            self._drop(key)
+            self._doubt(key)
 
     def forget_session(self, session_id: str) -> None:
         """Call after the session has ended."""
-        self._forget(lambda principal: principal.session_id == session_id)
+        for key in self._forget(lambda principal: principal.session_id == session_id):
+            self._doubt(key)
 
     def forget_user(self, user_id: str) -> None:
         """Call after the user was changed or deleted."""
@@ -441,7 +448,28 @@ class Auth:
         """Call if changes by other nodes may have been missed."""
         self._forget(lambda _: True)
 
-    def _forget(self, matches: Callable[[Principal], bool]) -> None:
+    @property
+    def any_doubts(self) -> bool:
+        """Whether there may be a token that `doubts` names."""
+        return bool(self._doubted)
+
+    def doubts(self, token: str) -> bool:
+        """Whether it was revoked here a moment ago, as a rule: other processes may not have heard
+        of it yet, so this one must authenticate it."""
+        until = self._doubted.get(digest(token))
+        return until is not None and self._clock.steady_ms() < until
+
+    def _doubt(self, access_hash: bytes) -> None:
+        self._drop(access_hash)
+        now = self._clock.steady_ms()
+        self._doubted[access_hash] = now + DOUBTED_MS
+        self._doubted.move_to_end(access_hash)
+        while len(self._doubted) > self._size or next(iter(self._doubted.values())) <= now:
+            self._doubted.popitem(last=False)
+
+    def _forget(self, matches: Callable[[Principal], bool]) -> list[bytes]:
         self._epoch += 1
-        for key in [key for key, known in self._known.items() if matches(known.principal)]:
+        found = [key for key, known in self._known.items() if matches(known.principal)]
+        for key in found:
             self._drop(key)
+        return found

@@ -339,7 +339,7 @@ async def _serve_on(
             limits = app.limits
             await node.servers.apply()
             await node.notices.load()
-            node.clients.listeners.append(gateway.apply_client_rules)
+            node.clients.listeners += (gateway.apply_client_rules, node.exclude_accounts)
             await node.clients.apply()
             if node.cluster is not None:
                 leave = partial(_send_away_if_isolated, node.cluster.member, gateway)

@@ -6,6 +6,7 @@ frames for all gateways are published in one message (`actors/cluster/hosted_pub
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from actors.delivery.sink import InstanceHandle, Sink
 from actors.membership import InstanceMoved, SeatLost
 from actors.runtime.message import Request
 from reileta.cluster.bus import Bus
+from reileta.errors import ReiletaError
 from reileta.protocol.close_codes import CloseCode
 from reileta.rules.cluster.stream import Incoming
 
@@ -70,6 +72,7 @@ class RemoteSink(Sink):
         """What was written since the last publication."""
         self._lost_frames = False
         self._left = False
+        self._barred = False
         self._vanished_at: float | None = None
 
     def __repr__(self) -> str:
@@ -88,12 +91,19 @@ class RemoteSink(Sink):
         return self._left
 
     @property
+    def barred(self) -> bool:
+        return self._barred
+
+    @property
     def vanished_at(self) -> float | None:
         return self._vanished_at
 
-    def ended(self, *, lost_frames: bool, left: bool, vanished_at: float | None) -> None:
+    def ended(
+        self, *, lost_frames: bool, left: bool, vanished_at: float | None, barred: bool = False
+    ) -> None:
         """The socket has closed, in that way."""
         self._lost_frames, self._left, self._vanished_at = lost_frames, left, vanished_at
+        self._barred = barred
 
     def unsure(self) -> None:
         """Its node is silent: what was written may not have reached the client."""
@@ -139,10 +149,13 @@ class RemoteSession:
 
 @dataclass(eq=False, slots=True)
 class Entering:
-    """A socket that is entering; `answer` None, once it is `over`: it was refused."""
+    """A socket that is entering; `answer` None, once it is `over`: it was refused, for `refusal`
+    if that is known."""
 
+    attempt: int
     over: trio.Event = field(default_factory=trio.Event)
     answer: wire.Entered | None = None
+    refusal: ReiletaError | None = None
 
 
 @dataclass(eq=False)
@@ -162,6 +175,8 @@ class Gateway:
     """The number of its last message that was handed to the instance, with all its parts."""
     entering: dict[int, Entering] = field(default_factory=dict)
     """By the socket's number: the gateway repeats a call that takes long."""
+    refused: OrderedDict[int, Entering] = field(default_factory=OrderedDict)
+    """The last ones that were refused, at most `REFUSED`: the gateway may not have heard of it."""
     progress: trio.Event = field(default_factory=trio.Event)
     """Set when something was handed to the instance."""
     fetching: bool = False

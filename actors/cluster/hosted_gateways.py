@@ -219,6 +219,7 @@ class HostedGateways(HostedPublisher):
                         lost_frames=item.lost_frames or under_way,
                         left=item.left,
                         vanished_at=None if age is None else now - age,
+                        barred=item.barred,
                     )
                     self._lose_socket(sink)
             case wire.Observe():

@@ -33,7 +33,7 @@ from actors.instance.messages import InstanceMessage, RestoreMembers
 from actors.membership import AddMember
 from actors.runtime.mailbox import Ref
 from actors.runtime.message import Request
-from reileta.cluster.calls import Calls, NodeUnreachable
+from reileta.cluster.calls import Calls, NodeUnreachable, without_frames
 from reileta.errors import OutcomeUnknown, Overloaded, ReiletaError
 
 Kicks: TypeAlias = Callable[[str], Awaitable[Mapping[str, int]]]
@@ -46,6 +46,8 @@ ASK_S: Final = 10.0
 """Seconds for the instance to answer a request."""
 UNKNOWN_S: Final = 1.0
 """Seconds for a gateway to hear that it is not known."""
+REFUSED: Final = 256
+"""Refused sockets of one gateway whose error is kept for a repetition of the call."""
 DEEDS: Final = 4096
 """Requests whose answer is kept for repetitions; the oldest are forgotten."""
 
@@ -128,13 +130,25 @@ class HostedInstance(HostedGateways):
         await self._caught_up(gateway, argument.after)
         if not self._answers():
             return wire.Entered(elsewhere=True)
+        refused = gateway.refused.pop(argument.connection, None)
         first = gateway.entering.get(argument.connection)
+        if first is None and refused is not None and refused.attempt == argument.attempt:
+            first = refused  # the answer came too late, or was lost
         if first is not None:
             await first.over.wait()
+            if first.refusal is not None:
+                raise first.refusal
             return first.answer or wire.Entered(elsewhere=True)  # then it asks again
-        entering = gateway.entering[argument.connection] = Entering()
+        entering = gateway.entering[argument.connection] = Entering(argument.attempt)
         try:
             entering.answer = await self._enter(gateway, argument)
+        except ReiletaError as error:
+            entering.refusal = without_frames(error)
+            if argument.attempt:
+                gateway.refused[argument.connection] = entering
+                if len(gateway.refused) > REFUSED:
+                    gateway.refused.popitem(last=False)
+            raise
         finally:
             entering.over.set()
             del gateway.entering[argument.connection]

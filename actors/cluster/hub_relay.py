@@ -27,10 +27,12 @@ from actors.directory import Directory
 from actors.hub.messages import Announcement, Publish
 from actors.hub.update_feed import Noun
 from actors.resource_access import OpenSockets
+from actors.server import LiveServer
 from reileta.cluster.bus import BusError, BusMessage, Gap
 from reileta.cluster.calls import pack, unpacked
 from reileta.ids import at
 from reileta.observability.metrics import Metrics
+from reileta.protocol import events
 from reileta.protocol.close_codes import CloseCode
 from reileta.rules.identity import Viewer
 from reileta.rules.visibility import EVERYONE, Audience
@@ -109,6 +111,11 @@ class Receivers(Protocol):
         """Publishes a record that changed."""
         ...
 
+    @property
+    def server(self) -> LiveServer:
+        """How clients reach this node."""
+        ...
+
     def publish_here(self, message: Publish) -> None:
         """Publishes an event to the sockets here."""
         ...
@@ -161,6 +168,10 @@ class SinkElsewhere(Sink):
         return False
 
     @property
+    def barred(self) -> bool:
+        return False
+
+    @property
     def vanished_at(self) -> float | None:
         return None
 
@@ -188,6 +199,14 @@ def _frames_of(piece: Piece) -> list[tuple[bytes, FrameKey]]:
             frames.append((bytes(batch.view[start:stop]), texts))
             start = stop
     return frames
+
+
+def _over(data: bytes, *, secure: bool) -> bytes:
+    """An instance as clients of this node see it: its host may be reached in another way, or by no
+    client at all."""
+    view = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    view["secure"] = msgspec.Raw(b"true" if secure else b"false")
+    return msgspec.json.encode(view)
 
 
 class HubRelay:
@@ -340,10 +359,13 @@ class HubRelay:
 
     def _publication(self, news: News) -> Publish:
         audience = EVERYONE if news.audience is None else Audience((frozenset(news.audience),))
+        data = news.data
+        if news.event == events.UPDATE_INSTANCE:
+            data = _over(data, secure=self.receivers.server.secure)
 
         def render(viewer: Viewer) -> bytes | None:
             shown = audience.admits(at(viewer.user, self._address), admin=viewer.admin)
-            return news.data if shown else None
+            return data if shown else None
 
         informed = {sink for user in news.informed for sink in self._directory.sockets_here(user)}
         for session in news.left:

@@ -6,6 +6,7 @@ answers the calls of `actors/cluster/wire.py`.
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -210,7 +211,9 @@ class Relay:
                 _log.error(log_events.RELAY_FAILED, exc_info=failure)
 
         if self._nursery is not None:
-            self._nursery.start_soon(guarded)
+            # Not in the context of the message that is handled, which it would keep, with its
+            # socket, for as long as it runs.
+            contextvars.Context().run(self._nursery.start_soon, guarded)
 
     async def _listen(self) -> None:
         """Hands on what gateways send to this node, whatever its id is."""
@@ -325,6 +328,11 @@ class Relay:
     def find_remote(self, instance: str) -> RemoteInstance | None:
         """The instance at another node, if players or requests of this node are there."""
         return self._remotes.get(instance)
+
+    def entering(self, instance: str) -> frozenset[Sink]:
+        """The sockets here that enter, or are inside, an instance elsewhere."""
+        remote = self._remotes.get(instance)
+        return frozenset() if remote is None else remote.entering()
 
     def joined_elsewhere(self) -> list[RemoteInstance]:
         """The instances at other nodes with players of this node."""

@@ -111,6 +111,7 @@ class RemoteInstance(RemotePlace):
                 sink.left,
                 age,
                 None if self._incoming.next is None else self._incoming.last,
+                sink.barred,
             )
         )
         self._sockets.forget(connection)
@@ -152,6 +153,11 @@ class RemoteInstance(RemotePlace):
         finally:
             self._asks -= 1
 
+    def entering(self) -> frozenset[Sink]:
+        """The sockets with a seat, and those that are about to get one. The host may have told of
+        their players already."""
+        return frozenset(one.sink for one in self._sockets.by_number.values() if one.session)
+
     def parcels(self, parcels: Sequence[wire.Parcel]) -> None:
         """Parcels have come; what waited for them is written."""
         self._sockets.take_parcels(parcels)
@@ -191,6 +197,8 @@ class RemoteInstance(RemotePlace):
         seat.visitor, seat.session = message.visitor, message.session
 
         again = connection.welcomed
+        self._attempts += 1
+        attempt = self._attempts
 
         def argument() -> wire.Enter:
             self._send_box_if_known()
@@ -205,6 +213,7 @@ class RemoteInstance(RemotePlace):
                 message.visitor,
                 None if answered else message.state,
                 self._incoming.next is not None,
+                attempt,
             )
 
         try:

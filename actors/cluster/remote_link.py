@@ -95,6 +95,8 @@ class RemoteLink(ABC):
         self.gateways: set[str] = set()
         """The gateways of which the host has told."""
         self._asks = 0
+        self._attempts = 0
+        """Joins, counted: the number of each is the same in its repetitions."""
         self._idle_since = trio.current_time()
         self._paused = False
         self._reseated = trio.Event()

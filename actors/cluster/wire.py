@@ -185,6 +185,7 @@ class Lost(msgspec.Struct, array_like=True, tag=2):
     left: bool = False
     vanished_s: float | None = None
     heard: int | None = None
+    barred: bool = False
 
 
 class Signal(msgspec.Struct, array_like=True, tag=3):
@@ -253,7 +254,8 @@ class Parcel(msgspec.Struct, array_like=True):
 
 class Enter(msgspec.Struct, array_like=True):
     """A session enters with a socket; see `AddMember`. `after`: the last number that the gateway
-    sent before. `known`: the gateway believes that the host knows it, with all its players."""
+    sent before. `known`: the gateway believes that the host knows it, with all its players.
+    `attempt`: the same in each repetition of the call; 0 from older nodes."""
 
     instance: str
     epoch: int
@@ -263,6 +265,7 @@ class Enter(msgspec.Struct, array_like=True):
     visitor: Visitor
     state: bytes | None = None
     known: bool = False
+    attempt: int = 0
 
 
 class Entered(msgspec.Struct, array_like=True):

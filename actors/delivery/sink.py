@@ -74,6 +74,11 @@ class Sink(Protocol):
         ...
 
     @property
+    def barred(self) -> bool:
+        """Whether the server closed the socket because a rule refuses its client."""
+        ...
+
+    @property
     def vanished_at(self) -> float | None:
         """When the client was last heard of (Trio's seconds), if it went without closing the
         socket: it may not have read what was written since. None: it closed it."""

@@ -708,9 +708,11 @@ class InstanceActor(Actor[InstanceMessage]):
         self._moderation.finish(message, decision, before)
 
     def _ensure_admitted(self, message: AddMember | RequestEntry) -> None:
-        """Raises CredentialInvalid if the user's server was blocked while the message waited."""
+        """Raises CredentialInvalid if the user's server was blocked while the message waited;
+        ClientBlocked if the user was."""
         if message.visitor.guest and not self._config.admits(message.visitor.user):
             raise CredentialInvalid
+        self._config.ensure_account(message.visitor.user)
 
     # The end -----------------------------------------------------------------------------------
 

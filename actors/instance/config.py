@@ -39,6 +39,8 @@ class InstanceConfig:
     """The ids of sessions and users that have ended or were deleted a moment ago."""
     admits: Callable[[str], bool] = lambda _: True
     """Whether a user (`UserIDAt` or bare id) may be here: not one of a server that is blocked."""
+    ensure_account: Callable[[str], None] = lambda _: None
+    """Raises ClientBlocked if a rule refuses the user (`UserIDAt` or bare id)."""
     backlog_limit_bytes: int = 1 << 20
     """How many bytes may wait for one socket."""
     paced: bool = True

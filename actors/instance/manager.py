@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
+from actors.delivery.sink import Sink
 from actors.instance.actor import InstanceActor
 from actors.instance.config import InstanceConfig
 from actors.instance.frames import InstanceFrames
@@ -61,6 +62,10 @@ class InstanceRelay(Protocol):
 
     def find_remote(self, instance_id: str) -> InstanceRef | None:
         """What stands for an instance elsewhere, if someone here is inside it."""
+        ...
+
+    def entering(self, instance_id: str) -> frozenset[Sink]:
+        """The sockets here that enter, or are inside, an instance elsewhere."""
         ...
 
     def joined_elsewhere(self) -> Sequence[InstanceRef]:

@@ -220,7 +220,8 @@ class Members:
         message.reply(None)
 
     def lose_socket(self, message: SocketLost) -> list[InstanceEvent]:
-        """Forgets a socket that has closed; the last one of a session starts its grace."""
+        """Forgets a socket that has closed; the last one of a session starts its grace, or ends its
+        seat if a rule refuses the client."""
         sink = message.sink
         self._parts.fanout.remove(sink)
         sink.seats.pop(self._parts.id, None)
@@ -230,6 +231,8 @@ class Members:
         del member.sinks[sink]
         if member.sinks:
             return []
+        if sink.barred:
+            return self._parts.rules.leave(message.session, self._parts.now())
         missed, vanished_at = self._parts.recovery.missed, sink.vanished_at
         gap = (
             sink.lost_frames

@@ -74,6 +74,7 @@ class _Nowhere:
         self.waiting_bytes = 0
         self.lost_frames = False
         self.left = False
+        self.barred = False
         self.vanished_at: float | None = None
 
     async def responds(self) -> bool:

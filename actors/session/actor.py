@@ -231,11 +231,12 @@ class SessionActor(Actor[SessionMessage]):
 
     def _ensure_valid(self, token: bytes) -> None:
         """Raises CredentialInvalid if the token or the session has just ended, or if the user's
-        server was just blocked."""
+        server was just blocked; ClientBlocked if the user was."""
         if token in self._deps.revocations or self._id in self._deps.revocations:
             raise CredentialInvalid
         if not self._deps.admits(self._recovery.user.id):
             raise CredentialInvalid
+        self._deps.ensure_account(self._recovery.user.id)
 
     def _attach(self, message: Attach) -> None:
         """Adds a socket of the registry API, or changes the token of one."""

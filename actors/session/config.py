@@ -71,6 +71,8 @@ class SessionDeps:
     limits: SessionLimits
     admits: Callable[[str], bool] = lambda _: True
     """Whether a user (`UserIDAt` or bare id) may be here: not one of a server that is blocked."""
+    ensure_account: Callable[[str], None] = lambda _: None
+    """Raises ClientBlocked if a rule refuses the user (`UserIDAt` or bare id)."""
     nodes: OtherNodes | None = None
     """The other nodes; None: there are none."""
 

@@ -194,6 +194,16 @@ class SessionManager:
                 # Not in the revocations: the session is the guest's own for ever.
                 self._signal(session_id, SessionEnded("server-blocked"))
 
+    def exclude_accounts(self, users: Container[str]) -> None:
+        """Closes the sockets of these users; their players leave, and they wait in no queue."""
+        for session_id, recovery in list(self._recoveries.items()):
+            if recovery.user.id in users:
+                # Not in the revocations: the session goes on when the rule has ended.
+                self._signal(session_id, SessionEnded())
+        for user in self._deps.directory.candidates():
+            if user in users:
+                notify_candidacies_of_barred(user, self._deps)
+
     def refresh_token(self, session_id: str, token_hash: bytes, expires: int) -> None:
         """Keeps sockets of a token open that got new keys, valid until `expires` (ms)."""
         if self._deps.nodes is not None:

@@ -1,8 +1,9 @@
 """The gateway: passes requests for the registry on to one of the registries behind it.
 
 A request goes to the registry with the fewest requests in progress, of those that are ready. It is
-sent again, once, only if that can't carry it out twice: if no connection could be made, or if it
-changes nothing, has no body, and failed on a used connection before the answer began.
+sent again only if that can't carry it out twice: if no connection could be made; or, once, if it
+changes nothing, has no body, and its connection ended before the answer began. Then it goes to
+another registry, or, if the connection was a used one, on a new connection.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ from reileta.rules.gateway import (
 
 CHECK_S: Final = 1.0
 """Seconds between two looks at a registry, and the time that it has to answer."""
+MISSES: Final = 3
+"""Looks in a row without an answer, after which a registry that takes connections counts as lost:
+one that is busy for a moment is better than none."""
 RETRY_AFTER_S: Final = 1.0
 EXCHANGES: Final = 4096
 """Requests that are passed on at the same time. More are refused with 503."""
@@ -122,11 +126,18 @@ class GatewayProxy:
             registry.close()
 
     async def _watch(self, registry: Registry) -> None:
+        missed = 0
         while True:
-            self._note(registry, await self._look(registry))
+            state = await self._look(registry)
+            missed = missed + 1 if state is None else 0
+            if state is None:
+                known_lost = self._states[registry] is State.LOST
+                state = State.LOST if known_lost or missed >= MISSES else State.UNREADY
+            self._note(registry, state)
             await trio.sleep(CHECK_S)
 
-    async def _look(self, registry: Registry) -> State:
+    async def _look(self, registry: Registry) -> State | None:
+        """What a registry's readiness shows; None: it did not answer in time."""
         request = UpstreamRequest(
             "GET",
             b"/readyz",
@@ -135,10 +146,10 @@ class GatewayProxy:
         with trio.move_on_after(CHECK_S):
             try:
                 answer = await registry.exchange(request)
-            except UpstreamFailed:
-                return State.LOST
+            except UpstreamFailed as failed:
+                return None if failed.sent else State.LOST
             return State.READY if answer.status == 200 else State.UNREADY
-        return State.LOST
+        return None
 
     def _note(self, registry: Registry, state: State) -> None:
         before, self._states[registry] = self._states[registry], state
@@ -176,9 +187,13 @@ class GatewayProxy:
                     self._note(registry, State.LOST)
                     tried.add(registry)
                     continue
-                if again and failed.stale:
+                if again and failed.unanswered:
                     again = False
-                    continue
+                    if failed.stale:
+                        continue
+                    if self._best(tried | {registry}) is not None:
+                        tried.add(registry)
+                        continue
                 raise NoResponse(
                     Detail("server", "may have carried the request out, or not")
                 ) from failed

@@ -58,14 +58,17 @@ class UpstreamFailed(Exception):
 
     Attributes:
         sent: a part of the request may have reached it.
-        stale: it happened on a connection that had been used before, and no byte of the answer had
-            come: the registry had closed it, as a rule.
+        unanswered: the connection ended before any byte of the answer had come.
+        stale: and it was one that had been used before: the registry had closed it, as a rule.
     """
 
-    def __init__(self, reason: str, *, sent: bool, stale: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, sent: bool, unanswered: bool = False, stale: bool = False
+    ) -> None:
         super().__init__(reason)
         self.sent = sent
-        self.stale = stale
+        self.unanswered = unanswered
+        self.stale = unanswered and stale
 
 
 @dataclass(slots=True)
@@ -215,8 +218,12 @@ class Connection:
             else:
                 response, whole = await self._send_body(protocol, request, answer)
         except (*_BROKEN, ssl.SSLError, trio.TooSlowError, h11.ProtocolError) as error:
+            ended = not isinstance(error, trio.TooSlowError)
             raise UpstreamFailed(
-                f"gave no answer: {error!r}", sent=True, stale=stale and not answer.begun
+                f"gave no answer: {error!r}",
+                sent=True,
+                unanswered=ended and not answer.begun,
+                stale=stale,
             ) from error
         return await self._answer(request, response, answer, reusable=whole)
 

@@ -181,7 +181,11 @@ class Gateway:
         )
 
     def _refuse(self, connection: ClientConnection) -> None:
-        connection.transport.close(CloseCode.CLIENT_BLOCKED, ClientBlocked.message)
+        """Closes a socket. Its seats are free at once, whether its client answers that or not."""
+        transport = connection.transport
+        transport.close(CloseCode.CLIENT_BLOCKED, ClientBlocked.message)
+        for seat in tuple(transport.seats.values()):
+            seat.lose(transport)
 
     async def _read(self, connection: ClientConnection, transport: Transport) -> None:
         transport.listen(connection)

@@ -426,6 +426,11 @@ def _parts(data: bytes, limit: int) -> Iterator[bytes]:
         yield data[start : start + limit]
 
 
+def without_frames(error: ReiletaError) -> ReiletaError:
+    """The same error, which keeps nothing alive of where it was raised."""
+    return _raised(_error_of(error))
+
+
 def _error_of(error: ReiletaError) -> _Error:
     extra = {name: getattr(error, name) for name in _EXTRAS if hasattr(error, name)}
     details = [(detail.field, detail.message) for detail in error.details]

@@ -103,9 +103,12 @@ def _account_pattern(text: str, own_address: str) -> str:
 
 
 class ClientRuleBook:
-    """All rules of a server, prepared for many questions."""
+    """All rules of a server, prepared for many questions.
 
-    def __init__(self, rules: Iterable[ClientRule] = ()) -> None:
+    `own_address`: the server's, which a rule about one of its users may name.
+    """
+
+    def __init__(self, rules: Iterable[ClientRule] = (), own_address: str = "") -> None:
         self._rules = tuple(rules)
         self._networks: dict[tuple[int, int], dict[int, ClientRule]] = {}
         self._agents: list[ClientRule] = []
@@ -120,7 +123,7 @@ class ClientRuleBook:
                 case "agent":
                     self._agents.append(rule)
                 case "account":
-                    self._accounts[rule.pattern] = rule
+                    self._accounts[user_ref(rule.pattern, own_address)] = rule
         self._of_agent = lru_cache(maxsize=_CACHED)(self._matching)
         self._addresses = lru_cache(maxsize=_CACHED)(_number)
 
@@ -154,6 +157,10 @@ class ClientRuleBook:
         """A rule that refuses a user: a bare id, or `u_…@SERVER` for a guest."""
         rule = self._accounts.get(user)
         return rule if rule is not None and rule.holds(now_ms) else None
+
+    def accounts(self, now_ms: int) -> frozenset[str]:
+        """The users that are refused."""
+        return frozenset(user for user, rule in self._accounts.items() if rule.holds(now_ms))
 
     def _matching(self, agent: str) -> tuple[ClientRule, ...]:
         agent = agent.lower()

@@ -38,6 +38,7 @@ class FakeSink:
         self.closed: tuple[int, str] | None = None
         self.lost_frames = False
         self.left = False
+        self.barred = False
         self.vanished_at: float | None = None
         self.silent = False
         """Whether the client answers no ping."""

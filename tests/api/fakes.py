@@ -117,7 +117,7 @@ class FakeNode:
         self.notices = Notices(self.store.identity, hub, self.clock, None)
         self.activity = ActivityLog(self.clock)
         self.clients = ModeratedClients(
-            self.store.client_rules, self.clock, self.activity, self.metrics
+            self.store.client_rules, self.clock, self.activity, self.metrics, self.address
         )
         self.instance_service: Any = self
         self.resources = FakeResources(self.store)

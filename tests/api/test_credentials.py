@@ -8,7 +8,7 @@ import pytest
 from werkzeug.datastructures import Headers
 
 from api.app import ReiletaApp
-from api.credentials import Auth, Credential, credential_of
+from api.credentials import DOUBTED_MS, Auth, Credential, credential_of
 from reileta.errors import CredentialInvalid, CredentialMalformed
 from reileta.records import SessionRecord, Token, User
 from reileta.security.credentials import digest
@@ -307,6 +307,27 @@ async def test_what_is_forgotten_is_looked_up_again(clock: ManualClock, what: st
     else:
         with pytest.raises(CredentialInvalid):
             await auth.authenticate_token(OTHER)
+
+
+@pytest.mark.parametrize("what", ["token", "keys", "session"])
+async def test_what_was_revoked_here_is_doubted_for_a_while(clock: ManualClock, what: str) -> None:
+    """A gateway authenticates it itself: the registry may not have heard of it."""
+    auth = Auth(store(row(), row(OTHER)), clock)
+    await auth.authenticate_token(TOKEN)
+    assert not auth.any_doubts
+    match what:
+        case "token":
+            auth.forget_token(digest(TOKEN))
+        case "keys":
+            auth.forget_keys([digest(TOKEN)])
+        case _:
+            auth.forget_session("s_1")
+    assert [auth.doubts(one) for one in (TOKEN, OTHER)] == [True, False]
+    clock.advance(DOUBTED_MS)
+    assert not auth.doubts(TOKEN)
+    auth.forget_keys([digest(OTHER)])
+    auth.forget_user("u_1")  # its keys are as good as before
+    assert [auth.doubts(one) for one in (TOKEN, OTHER)] == [False, True]
 
 
 async def test_a_token_killed_while_it_is_looked_up_is_not_remembered(clock: ManualClock) -> None:

@@ -56,6 +56,16 @@ class ServerHarness:
         self.address = server.node.address
 
     @property
+    def registry(self) -> main.Server:
+        """The process that has the role `eta`."""
+        return self.behind.get("eta", self.server)
+
+    @property
+    def hosting(self) -> main.Server:
+        """The process that has the role `ins`."""
+        return self.behind.get("ins", self.server)
+
+    @property
     def store(self) -> Store:
         return self.server.node.store
 

@@ -14,7 +14,7 @@ from reileta.records import DISABLED_TAG
 from reileta.security import credentials
 from reileta.store import admin_commands
 from tests import logs
-from tests.e2e.clients import connected
+from tests.e2e.clients import connected, until
 from tests.e2e.processes import eventually
 from tests.e2e.servers import Account, ServerHarness, running
 
@@ -255,6 +255,9 @@ async def test_whereabouts(database_url: str) -> None:
             await other.join(full.id)
             joined = await socket.join(room)
             await client.post(f"/api/instances/{full.id}/candidate", headers=header(ann))
+            # Other processes hear of it a moment later.
+            await until(lambda: bool(harness.registry.node.directory.candidacies(ann.id)))
+            await until(lambda: harness.registry.node.directory.connected(ann.id))
             assert await where() == {
                 "user": ann.id,
                 "status": "online",

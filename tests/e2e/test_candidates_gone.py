@@ -102,7 +102,7 @@ async def test_a_request_on_its_way_makes_no_candidate_of_a_deleted_user(databas
         ):
             owner, ann = [await harness.account(name) for name in ("owner", "ann")]
             room = (await harness.instance(owner, capacity=1)).id
-            service = harness.server.node.instance_service
+            service = harness.registry.node.instance_service
             path = f"/api/instances/{room}/candidate"
             async with connected(harness, owner) as inside:
                 await inside.join(room)

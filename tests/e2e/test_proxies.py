@@ -72,7 +72,8 @@ async def test_events_have_the_scheme_of_the_proxy(database_url: str) -> None:
         async with connected(harness, ada, headers=headers) as player:
             await player.ask("subscribe", {"event": "update-instance", "target": record.id})
             await player.join(record.id)
-            event = await player.event("update-instance")
+            events = [one for one in player.skipped if one["command"] == "update-instance"]
+            event = events[0] if events else await player.event("update-instance")
             assert event["data"]["secure"] is True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests import logs
-from tests.e2e.clients import Player, connected
+from tests.e2e.clients import Player, connected, until
 from tests.e2e.servers import running
 from tests.e2e.test_administration import client_of, header
 from tests.e2e.test_coming_back import lost
@@ -66,7 +66,7 @@ async def test_an_instance_that_is_made_again_by_the_same_name_is_a_new_one(
                 assert "error" not in answer
                 left = [one for one in player.skipped if one["command"] == "instance-left"]
                 assert {one["subgroup"] for one in left} == seen
-                assert harness.server.node.directory.occupancy(last).connected == 1
+                await until(lambda: harness.registry.node.directory.occupancy(last).connected == 1)
 
 
 async def test_the_last_of_many_subscribes_and_unsubscribes_counts(database_url: str) -> None:

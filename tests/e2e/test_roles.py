@@ -7,10 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 import trio
 
+from reileta import cli
+from tests import logs
 from tests.conftest import PATIENCE_S
-from tests.e2e.clients import Json, connected, until
+from tests.e2e.clients import Json, RawClient, connected, until
 from tests.e2e.servers import ServerHarness, running
 from tests.e2e.smuggling import SMUGGLED
 
@@ -154,8 +157,16 @@ async def raw(harness: ServerHarness, data: bytes) -> bytes:
     return answer[9:12]
 
 
-async def test_rules_about_clients(database_url: str) -> None:
-    async with running(database_url, split=True, rate_limits="off") as harness:
+async def command(harness: ServerHarness, *words: str) -> int:
+    """`reileta clients …`, which knows of the server's database alone."""
+    assert harness.settings.database is not None
+    arguments = ["clients", *words, "--database", harness.settings.database]
+    with logs.restored():
+        return await trio.to_thread.run_sync(cli.main, arguments)
+
+
+async def test_rules_about_clients(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(database_url, split=True, rate_limits="off", seat_grace_s=600) as harness:
         ada, bob = await harness.account(admin=True), await harness.account()
         room = (await harness.instance(ada)).id
         url = harness.server.url
@@ -191,6 +202,8 @@ async def test_rules_about_clients(database_url: str) -> None:
                 assert "127.0.0.5" not in addresses.seen
                 if kind == "account":
                     assert (await guest.closed())[0] == 4010
+                    left = (await host.event("instance-left"))["data"]
+                    assert (left["user"].partition("@")[0], left["reason"]) == (bob.id, "left")
                 assert await rule("DELETE", kind=kind, pattern=pattern) == 200
                 assert (await client.get("/api/worlds")).status_code == 200
             assert await rule("DELETE", kind="network", pattern="127.0.0.5") == 404
@@ -199,6 +212,22 @@ async def test_rules_about_clients(database_url: str) -> None:
             assert past in (200, 400)
             assert (await client.get("/api/worlds")).status_code == 200
             await host.say(room, {"still": "here"})
+            # A command does the same. The seat is free although the client answers no close.
+            stream = await trio.open_tcp_stream(
+                harness.host, harness.port, local_address="127.0.0.7"
+            )
+            await until(lambda: not harness.hosting.node.clients.active)
+            async with stream:
+                silent = RawClient(stream)
+                await silent.enter(bob, room)
+                assert await command(harness, "block", "network", "127.0.0.7/32") == 0
+                left = (await host.event("instance-left"))["data"]
+                assert (left["user"].partition("@")[0], left["reason"]) == (bob.id, "left")
+            capsys.readouterr()
+            assert await command(harness, "list") == 0
+            assert capsys.readouterr().out.endswith("network  127.0.0.7\n")
+            assert await command(harness, "unblock", "network", "127.0.0.7") == 0
+            assert await command(harness, "unblock", "network", "127.0.0.7") == 1
         # A rule of another process is in force within a moment, here on what is open already.
         async with connected(harness, bob) as guest:
             await harness.store.database.execute(

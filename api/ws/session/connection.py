@@ -301,6 +301,10 @@ class SessionConnection:
         return self.transport.left
 
     @property
+    def barred(self) -> bool:
+        return self.transport.barred
+
+    @property
     def vanished_at(self) -> float | None:
         return self.transport.vanished_at
 

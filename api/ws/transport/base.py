@@ -123,6 +123,7 @@ class Transport(ABC):
             waits.
         refusing: this side closed, and takes no more messages. Messages that came before the
             client's own close frame are still taken.
+        barred: a rule refuses the client.
         overhead: the number of frames that came in without being a message (pings, pongs, parts of
             messages), for the limit of the message rate.
         scope: cancelling it ends the connection at once. The gateway serves the transport inside.
@@ -141,6 +142,7 @@ class Transport(ABC):
         "_nursery",
         "_owed",
         "_question",
+        "barred",
         "busy",
         "close_timeout_s",
         "closing_at",
@@ -169,6 +171,7 @@ class Transport(ABC):
         self.closing_at: float | None = None
         self.close_timeout_s = CLOSE_TIMEOUT_S
         self.refusing = False
+        self.barred = False
         self.over_limit = False
         self.overhead = 0
         self._nursery = nursery
@@ -263,6 +266,8 @@ class Transport(ABC):
 
     def close(self, code: CloseCode, reason: str = "") -> None:
         """Begins the closing handshake, after everything that waits, unless it has begun."""
+        if code is CloseCode.CLIENT_BLOCKED:
+            self.barred = True
         if self.state is TransportState.OPEN:
             self._lost_frames = self.lost_frames
             self.state = TransportState.CLOSING

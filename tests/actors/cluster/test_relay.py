@@ -16,6 +16,7 @@ from reileta.records import InstanceChanges
 from reileta.rules.cluster.facts import Change
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
 from tests.actors.node_harness import ROOM, account, user_at
+from tests.actors.sinks import FakeSink
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 
@@ -326,3 +327,25 @@ async def test_bytes_between_nodes_do_not_depend_on_the_players_of_a_gateway(
         sent.append(sum(size for _, subject, size in cluster.nats.published if ".i." in subject))
     assert 20 * 300 < sent[0] < 20 * 300 * 2
     assert abs(sent[1] - sent[0]) <= sent[0] / 20
+
+
+class SlowSink(FakeSink):
+    """A socket whose client is there, and answers only just in time."""
+
+    async def responds(self) -> bool:
+        await trio.sleep(1)
+        return True
+
+
+async def test_a_refusal_that_takes_long_reaches_the_other_node_too(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    """Before it refuses, the host asks whether the user's earlier socket is still there."""
+    cluster["a"].harness.room(capacity=1)
+    first = await cluster["b"].harness.joined(1, sink=SlowSink())
+    again = await cluster["c"].harness.connect(1, session=1)
+    for _ in range(2):
+        with pytest.raises(InstanceFull):
+            await again.join()
+    await first.leave()
+    await again.join()  # an attempt of its own, for which the last refusal does not count

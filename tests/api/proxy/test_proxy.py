@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from api.http.answer import Answer
 from api.http.bodies import ReceivedRequest
 from api.listen.byte_stream import ClientGone
 from api.listen.exchange import ReceivedHeaders
+from api.proxy import proxy as proxy_module
 from api.proxy.proxy import GatewayProxy, State
 from reileta.errors import MessageInvalid, NoResponse, Overloaded
 from reileta.roles import EtaUrl
@@ -308,6 +310,66 @@ async def test_a_registry_that_says_nothing_at_all_is_not_asked_again(again: Mak
         with pytest.raises(NoResponse):
             await ask(one)
         assert (fake.connections, one.exchanges) == (1, 0)
+
+    # Another one is asked, if that is safe, and if the first one did not begin to answer.
+    async def serve_well(seen: Seen) -> None:
+        while await seen.head():
+            await seen.send(OK)
+
+    for serve, method, answered in (
+        (silent, "GET", True),
+        (silent, "POST", False),
+        (garbage, "GET", False),
+        (short, "GET", False),
+    ):
+        first, second = await again(serve), await again(serve_well)
+        one = proxy(first.url, second.url)
+        if answered:
+            assert (await ask(one, request(method))).status == 200
+        else:
+            with pytest.raises(NoResponse):
+                await ask(one, request(method))
+        assert (first.connections, second.connections) == (1, answered)
+
+
+async def test_a_request_that_ends_two_registries_does_not_end_a_third(again: Make) -> None:
+    async def silent(seen: Seen) -> None:
+        await seen.head()
+
+    fakes = [await again(silent) for _ in range(3)]
+    with pytest.raises(NoResponse):
+        await ask(proxy(*(fake.url for fake in fakes)))
+    assert sum(fake.connections for fake in fakes) == 2
+
+
+async def test_a_registry_that_is_slow_for_a_moment_is_still_asked(
+    again: Make, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proxy_module, "CHECK_S", 0.02)
+    hangs = True
+
+    async def serve(seen: Seen) -> None:
+        while head := await seen.head():
+            if hangs and b"/readyz" in head:
+                await trio.sleep_forever()
+            await seen.send(OK)
+
+    fake = await again(serve)
+    one = proxy(fake.url)
+    with capture_logs() as logs:
+        nursery.start_soon(one.watch)
+        with trio.fail_after(PATIENCE_S):
+            while one.states[str(fake.url)] is not State.LOST:
+                assert (await ask(one)).status == 200
+                await trio.sleep(0)
+            with pytest.raises(Overloaded):
+                await ask(one)
+            hangs = False
+            while one.states[str(fake.url)] is not State.READY:
+                await trio.sleep(0.01)
+        assert (await ask(one)).status == 200
+    changes = [log["state"] for log in logs if log["event"] == "registry.changed"]
+    assert changes[:3] == ["unready", "lost", "ready"]
 
 
 async def test_a_registry_that_can_t_be_reached_is_passed_over(again: Make) -> None:

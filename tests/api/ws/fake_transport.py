@@ -147,7 +147,7 @@ class FakeNode:
     def __post_init__(self) -> None:
         self.activity = ActivityLog(self.clock)
         rules: Any = None
-        self.clients = ModeratedClients(rules, self.clock, self.activity, self.metrics)
+        self.clients = ModeratedClients(rules, self.clock, self.activity, self.metrics, "here")
         self.traces = TraceWatch()
         console: Any = None
         self.watches = Watches(console)
