@@ -62,7 +62,8 @@ def build(*, checks: bool = False) -> bool:
         DIST.parent.mkdir(exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="dist-", dir=DIST.parent))
         try:
-            _run([program, WEB / "build.mjs", fresh], program, REILETA_ERRORS=json.dumps(_codes()))
+            codes = json.dumps(error_codes())
+            _run([program, WEB / "build.mjs", fresh], program, REILETA_ERRORS=codes)
             (fresh / STAMP).write_text(sources)
             for folder in (fresh, fresh / "assets"):
                 folder.chmod(0o755)
@@ -95,7 +96,7 @@ def sources_hash() -> str:
     return digest.hexdigest()
 
 
-def _codes() -> dict[str, int]:
+def error_codes() -> dict[str, int]:
     """The codes of errors by name, as `/openapi.json` has them."""
     sys.path.insert(0, str(ROOT))
     from reileta.errors import by_code

@@ -1,10 +1,14 @@
 // The scenes of test_client.py: people meet in real browsers, at a real server. Each scene prints one
 // line of JSON: its name, and what went wrong.
 //
-//   node client.mjs CHROMIUM OPTIONS   (OPTIONS of the server, as JSON; REILETA_COMMAND is the command)
+//   node client.mjs CHROMIUM OPTIONS   (OPTIONS of the server, as JSON; REILETA_COMMAND is the command;
+//   REILETA_ERRORS holds the codes of errors by name)
+import { once } from "node:events";
 import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
 
 import { Server } from "../../clients/js/tests/server.mjs";
+import * as esbuild from "../../clients/web/node_modules/esbuild/lib/main.js";
 import { chromium } from "../../clients/web/node_modules/playwright-core/index.mjs";
 
 const [executablePath, options] = process.argv.slice(2);
@@ -12,8 +16,8 @@ const PATIENCE_MS = 60_000;
 const PASSWORD = "correct horse";
 /** What Chromium says while the server is away. */
 const AWAY = /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|WebSocket connection to/;
-/** What it says of the one request that a scene lets the server refuse. */
-const REFUSED = /status of 400 .*\/api\/auth\/register$/;
+/** What it says of the requests that scenes let the server refuse. */
+const REFUSED = /status of 400 .*\/api\/auth\/register$|status of 401 .*\/api\/auth\/login$/;
 
 const axe = await readFile(new URL("../../clients/web/node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 const complaints = [];
@@ -95,6 +99,26 @@ async function check(page, what) {
   if (found.length > 0) throw new Error(`${what}: axe finds ${found.join("\n")}`);
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   if (wide > 0) throw new Error(`${what}: the page is ${wide} px wider than the window`);
+}
+
+/** The page of a developer, at an origin of its own. It loads the package file by file, without a bundler. */
+async function developersSite(sdk, lines) {
+  const scripts = { imports: { "reileta-client": "./sdk/index.js" } };
+  const html = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+    <script type="importmap">${JSON.stringify(scripts)}</script><script type="module" src="lines.js"></script>`;
+  const script = async (path) => {
+    if (path === "/lines.js") return lines;
+    if (path === "/sdk/generated/errors.js") return `export const ErrorCode = ${process.env.REILETA_ERRORS};`;
+    const source = await readFile(new URL(path.replace(/^\/sdk\/(.*)\.js$/, "src/$1.ts"), sdk), "utf8");
+    return (await esbuild.transform(source, { loader: "ts", target: "es2022" })).code;
+  };
+  const site = createServer(async ({ url }, answer) => {
+    const [type, body] = url === "/" ? ["text/html", html] : ["text/javascript", await script(url)];
+    answer.writeHead(200, { "Content-Type": type }).end(body);
+  }).listen(0, "127.0.0.1");
+  site.unref(); // it ends with the script
+  await once(site, "listening");
+  return { url: `http://127.0.0.1:${site.address().port}/`, close: () => site.close() };
 }
 
 function equal(one, other, what) {
@@ -278,6 +302,23 @@ const scenes = {
     await keyboard.press("Enter");
     await dot.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
     await check(dot, "the lists");
+  },
+
+  async "the lines of the SDK's README work as printed"() {
+    const sdk = new URL("../../clients/js/", import.meta.url);
+    const [, code] = /```js\n(.*?)```/s.exec(await readFile(new URL("README.md", sdk), "utf8"));
+    const site = await developersSite(sdk, code.replace("http://127.0.0.1:3032", server.url));
+    const page = await person();
+    const said = [];
+    const ended = new Promise((resolve) => {
+      page.on("pageerror", (error) => resolve(said.push(String(error))));
+      page.on("console", (message) => message.type() === "log" && resolve(said.push(message.text())));
+    });
+    await page.goto(site.url);
+    await Promise.race([ended, page.waitForTimeout(PATIENCE_MS)]);
+    equal(said.join("\n"), "players: ann_example", "what the lines print");
+    await page.context().close();
+    site.close();
   },
 
   async "the browser's console has no error"() {

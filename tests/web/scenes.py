@@ -66,6 +66,7 @@ def play(
             "PYTHONPATH": str(ROOT),
             **{key: text for key, text in os.environ.items() if not key.startswith("REILETA_")},
             "REILETA_COMMAND": json.dumps(server),
+            "REILETA_ERRORS": json.dumps(build_pages.error_codes()),
             "TMPDIR": str(tmp_path_factory.mktemp("browser")),
         },
         cwd=ROOT,
