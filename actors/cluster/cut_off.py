@@ -22,6 +22,9 @@ class Member(Protocol):
 
     def valid(self) -> bool: ...
 
+    @property
+    def valid_for_s(self) -> float: ...
+
     async def wait_valid(self) -> None: ...
 
 
@@ -42,5 +45,5 @@ class CutOff:
     async def _until_silent(self) -> None:
         looks = 0
         while looks < LOOKS:
-            await trio.sleep(LOOK_S)
+            await trio.sleep(max(LOOK_S, self._member.valid_for_s))
             looks = 0 if self._member.valid() else looks + 1

@@ -28,7 +28,7 @@ from contextlib import (
 )
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import structlog
@@ -78,6 +78,8 @@ PAUSE_S: Final = 0.005
 """Seconds between two looks at that buffer while it is full."""
 REQUESTS: Final = 4096
 """Requests that may wait for their answers at the same time."""
+ANSWERS_BYTES: Final = 64 * 1024 * 1024
+"""All answers to one request; with more, it fails."""
 QUEUE_MESSAGES: Final = 16_384
 QUEUE_BYTES: Final = 16 * 1024 * 1024
 """The default bounds of a subscription's queue."""
@@ -265,6 +267,8 @@ def _client_class() -> type[Client]:
         """
 
         on_loss: Callable[[Exception], None]
+        answered = False
+        """Whether a request was answered since the last ping was due: as good as its answer."""
 
         async def _process_op_err(self, e: Exception) -> None:
             self.on_loss(e)
@@ -275,6 +279,22 @@ def _client_class() -> type[Client]:
             if self._pongs and self._pongs[0].done():
                 self._pongs[0] = asyncio.Future()
             await super()._process_pong()
+
+        async def _send_ping(self, future: asyncio.Future[None] | None = None) -> None:
+            if future is None and self.answered:
+                self.answered, self._pings_outstanding = False, 0
+                return
+            await super()._send_ping(future)
+
+        async def _process_msg(
+            self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+        ) -> None:
+            # nats-py has a queue and a task for each subscription: a turn more of both loops for
+            # each message. What subscriptions do here never waits.
+            subscription = self._subs.get(sid)
+            if subscription is not None and subscription._cb is not None:
+                lines = await self._process_headers(headers)
+                await subscription._cb(self._build_message(sid, subject, reply, data, lines))
 
     return LosingClient
 
@@ -318,16 +338,54 @@ class _Queue:
         self._wake.set()
 
 
+_Outgoing: TypeAlias = tuple[str, bytes, str, dict[str, str] | None]
+"""Subject, data, where answers go, and headers."""
+
+
+class _Request:
+    """A request under way: its answers, up to the last one."""
+
+    def __init__(self, subject: str, last: Callable[[BusMessage], bool]) -> None:
+        self.answers: list[BusMessage] = []
+        self.over = trio.Event()
+        self.failure: BusError | None = None
+        self._subject = subject
+        self._last = last
+        self._bytes = 0
+
+    def take(self, answer: BusMessage) -> None:
+        if self.over.is_set():
+            return
+        self._bytes += len(answer.data) + MESSAGE_OVERHEAD_BYTES
+        if answer.headers.get("Status") == "503" and not answer.data:
+            self.fail(NoResponders(self._subject))
+        elif self._bytes > ANSWERS_BYTES:
+            self.fail(BusUnavailable("the answers are too large"))
+        else:
+            self.answers.append(answer)
+            if self._last(answer):
+                self.over.set()
+
+    def fail(self, failure: BusError) -> None:
+        self.failure = failure
+        self.over.set()
+
+
 @dataclass(eq=False)
 class _Link:
-    """One connection."""
+    """One connection. `inbox`: the subject of all answers, without its last part.
+
+    `urgent`: requests that wait to be sent, before what is in the outbox.
+    """
 
     number: int
     client: Client
+    inbox: str
     broken: trio.Event = field(default_factory=trio.Event)
     subscriptions: dict[_Queue, NatsSubscription] = field(default_factory=dict)
-    requests: set[trio.CancelScope] = field(default_factory=set)
-    outbox: deque[tuple[str, bytes, str, dict[str, str] | None]] = field(default_factory=deque)
+    requests: dict[str, _Request] = field(default_factory=dict)
+    urgent: deque[_Outgoing] = field(default_factory=deque)
+    outbox: deque[_Outgoing] = field(default_factory=deque)
     outbox_bytes: int = 0
     filled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -391,48 +449,41 @@ class _NatsBus:
         headers: Headers | None = None,
         connection: int | None = None,
     ) -> BusMessage:
-        link = self._present(connection)
-        _checked_size(link, subject, data, headers)
-        if len(link.requests) >= REQUESTS:
-            raise BusFull
-        with trio.CancelScope() as ended:
-            link.requests.add(ended)
-            try:
-                with _translated():
-                    return _message(
-                        await self._loop.run_aio_coroutine(
-                            link.client.request(
-                                subject,
-                                data,
-                                timeout=REQUEST_S,
-                                headers=None if headers is None else dict(headers),
-                            )
-                        )
-                    )
-            finally:
-                link.requests.discard(ended)
-        raise BusUnavailable("the connection ended before the answer came")
+        answers = await self._request(subject, data, headers, connection, lambda _: True)
+        return answers[0]
 
     async def request_all(
         self, subject: str, data: bytes, last: Callable[[BusMessage], bool]
     ) -> list[BusMessage]:
+        return await self._request(subject, data, None, None, last)
+
+    async def _request(
+        self,
+        subject: str,
+        data: bytes,
+        headers: Headers | None,
+        connection: int | None,
+        last: Callable[[BusMessage], bool],
+    ) -> list[BusMessage]:
+        link = self._present(connection)
+        _checked_size(link, subject, data, headers)
+        if len(link.requests) >= REQUESTS:
+            raise BusFull
         self._inboxes += 1
-        link = self._present(None)
-        inbox = f"_INBOX.{self._prefix}.{link.number}.{self._inboxes}"
-        answers: list[BusMessage] = []
-        async with self.subscribe(inbox) as subscription:
-            if self._link is not link:
-                raise BusUnavailable("the connection ended before the request was sent")
-            self.publish(subject, data, reply=inbox)
-            while True:
-                for item in await subscription.receive():
-                    if isinstance(item, Gap):
-                        raise BusUnavailable("an answer was lost")
-                    if item.headers.get("Status") == "503":
-                        raise NoResponders(subject)
-                    answers.append(item)
-                    if last(item):
-                        return answers
+        inbox = f"{link.inbox}.{self._inboxes}"
+        request = link.requests[inbox] = _Request(subject, last)
+        link.urgent.append((subject, data, inbox, None if headers is None else dict(headers)))
+        link.filled.set()
+        try:
+            with trio.move_on_after(REQUEST_S):
+                await request.over.wait()
+        finally:
+            del link.requests[inbox]
+        if request.failure is not None:
+            raise request.failure
+        if not request.over.is_set():
+            raise BusUnavailable("no answer came")
+        return request.answers
 
     @asynccontextmanager
     async def subscribe(
@@ -466,6 +517,20 @@ class _NatsBus:
 
     # Subscriptions of a connection
 
+    async def _listen_for_answers(self, link: _Link) -> None:
+        """One subscription for the answers to all requests."""
+
+        async def take(message: Msg) -> None:
+            link.client.answered = True  # type: ignore[attr-defined]
+            request = link.requests.get(message.subject)
+            if request is not None:
+                request.take(_message(message))
+
+        with suppress(BusUnavailable), _translated():
+            await self._loop.run_aio_coroutine(
+                link.client.subscribe(f"{link.inbox}.*", cb=take, pending_msgs_limit=0)
+            )
+
     async def _listen(self, link: _Link, queue: _Queue) -> None:
         async def take(message: Msg) -> None:
             queue.put(_message(message))
@@ -476,8 +541,7 @@ class _NatsBus:
                     queue.subject,
                     queue=queue.group,
                     cb=take,
-                    # nats-py has a queue of its own before ours. It is emptied at each turn of the
-                    # loop, and so holds what its reader has in its buffer at most.
+                    # The queue of nats-py is not used.
                     pending_msgs_limit=0,
                     pending_bytes_limit=0,
                 )
@@ -518,7 +582,8 @@ class _NatsBus:
     async def _connected(self, url: str) -> _Link | None:
         """A new connection to the server; None if it can't be made."""
         client = self._client_class()
-        link = _Link(self._numbers + 1, client)
+        number = self._numbers + 1
+        link = _Link(number, client, f"_INBOX.{self._prefix}.{number}")
         client.on_loss = lambda _: link.broken.set()  # type: ignore[attr-defined]
 
         async def failed(error: Exception) -> None:
@@ -568,6 +633,7 @@ class _NatsBus:
         """Uses the connection until it ends."""
         async with plain_nursery() as nursery:
             nursery.start_soon(self._end_when_broken, link, nursery.cancel_scope)
+            await self._listen_for_answers(link)
             while not link.broken.is_set() and self._queues != link.subscriptions.keys():
                 for queue in self._queues - link.subscriptions.keys():
                     queue.lose(None)
@@ -595,10 +661,14 @@ class _NatsBus:
             while True:
                 await link.filled.wait()
                 link.filled.clear()
-                while link.outbox:
-                    # nats-py has no event for it.
-                    while link.client.pending_data_size > BUFFER_BYTES:  # noqa: ASYNC110
-                        await asyncio.sleep(PAUSE_S)
+                while link.urgent or link.outbox:
+                    if link.urgent:
+                        subject, data, reply, headers = link.urgent.popleft()
+                        await link.client.publish(subject, data, reply=reply, headers=headers)
+                        continue
+                    if link.client.pending_data_size > BUFFER_BYTES:
+                        await asyncio.sleep(PAUSE_S)  # nats-py has no event for it
+                        continue
                     subject, data, reply, headers = link.outbox[0]
                     await link.client.publish(subject, data, reply=reply, headers=headers)
                     link.outbox.popleft()
@@ -615,8 +685,8 @@ class _NatsBus:
             self._announce()
             if link.broken.is_set():  # else the bus is being closed
                 _log.warning(log_events.BUS_LOST, connection=link.number)
-        for request in tuple(link.requests):
-            request.cancel()
+        for request in link.requests.values():
+            request.fail(BusUnavailable("the connection ended before the answer came"))
 
     def _announce(self) -> None:
         self._changed.set()
@@ -643,12 +713,10 @@ async def _discard(client: Client) -> None:
 @contextmanager
 def _translated() -> Iterator[None]:
     """Turns the errors of nats-py into those of the bus."""
-    from nats.errors import Error, NoRespondersError
+    from nats.errors import Error
 
     try:
         yield
-    except NoRespondersError as error:
-        raise NoResponders from error
     # asyncio was cancelled and Trio was not: the loop, or the client, is being closed.
     except (Error, OSError, asyncio.CancelledError) as error:
         raise BusUnavailable(type(error).__name__) from error

@@ -46,8 +46,8 @@ from reileta.store.cluster_leases import RowsSeen
 
 __all__ = ["Load", "Member", "MemberCounts", "MemberListener", "NodeSeen", "boot_ms"]
 
-TICK_S: Final = 0.05
-"""Seconds between two looks at what is due."""
+LONGEST_WAIT_S: Final = 1.0
+"""Seconds until the next look at what is due, if the rules name no earlier time."""
 AGAIN_S: Final = 0.5
 """Seconds until a registration that failed is tried again."""
 WITHDRAW_S: Final = 2.0
@@ -333,10 +333,12 @@ class Member:
         lease = self._lease
         async with plain_nursery() as nursery:
             while not lease.fallen:
+                wake = self._wake
                 self._tick(nursery)
                 if lease.fallen or self._yielding:
                     break
-                await self._wait()
+                with trio.move_on_after(self._idle_s()):
+                    await wake.wait()
             nursery.cancel_scope.cancel()
         if not self._withdrawn:
             await self._fall()
@@ -423,14 +425,16 @@ class Member:
                 self.counts.failures[witness] += 1
                 _log.debug(log_events.LEASE_UNANSWERED, witness=witness, reason=repr(error))
                 return
+        now = self._now_ms()
         if patience.cancelled_caught:
             self.counts.failures[witness] += 1
             _log.debug(log_events.LEASE_UNANSWERED, witness=witness, reason="no answer")
         else:
             self.counts.renewals[witness] += 1
-            self.counts.renewals_s[witness] = (self._now_ms() - sent_ms) / 1000
+            self.counts.renewals_s[witness] = (now - sent_ms) / 1000
         self._note_validity()
-        self._stir()
+        if lease.fallen or self._yielding or lease.next_ms(now) <= now:
+            self._stir()
 
     async def _renew(self, lease: NodeLease, request: RenewRow, sent_ms: int) -> None:
         nats_ok = sent_ms - self._nats_sent_ms <= self.times.look_ms
@@ -461,6 +465,8 @@ class Member:
             _log.debug(log_events.LEASE_UNANSWERED, witness="nats", reason=repr(error))
         finally:
             self._looking = False
+            if self._now_ms() >= self._look_due_ms:
+                self._stir()
 
     def _heard(self, sent_ms: int) -> None:
         self._nats_sent_ms = max(self._nats_sent_ms, sent_ms)
@@ -581,6 +587,11 @@ class Member:
         self._wake.set()
         self._wake = trio.Event()
 
-    async def _wait(self) -> None:
-        with trio.move_on_after(TICK_S):
-            await self._wake.wait()
+    def _idle_s(self) -> float:
+        """Seconds until something is due, if nothing happens before."""
+        now = self._now_ms()
+        times = [self._lease.next_ms(now), self._watch.next_ms(now, self._nats_sent_ms)]
+        if self._connection is not None and not (self._looking and now >= self._look_due_ms):
+            times.append(self._look_due_ms)
+        # A millisecond more: a clock that is read too early would show what is not due yet.
+        return min(max(0, min(times) - now + 1) / 1000, LONGEST_WAIT_S)

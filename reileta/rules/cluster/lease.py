@@ -64,6 +64,8 @@ __all__ = [
 
 NEVER: Final = -(2**62)
 """A time before all others."""
+FOREVER: Final = 2**62
+"""A time after all others."""
 
 _SHORTEST_RATIO: Final = 1.5
 """`take_ms` to `own_ms`: so much faster than another node's clock may a node's clock be."""
@@ -240,10 +242,35 @@ class NodeLease:
                 requests.append(request)
         return requests
 
+    def next_ms(self, now_ms: int) -> int:
+        """When `due` has something to send, or the lease runs out. An answer that comes before can
+        make it earlier, but not if it only confirms."""
+        if self.fallen:
+            return FOREVER
+        times = [self._next_call_ms(self._row_due_ms, self._row_call, now_ms)]
+        if self._connection is not None and not self._waits_to_rise(now_ms):
+            times.append(self._next_call_ms(self._record_due_ms, self._record_call, now_ms))
+        if self.may_act(now_ms):
+            times.append(self.valid_until_ms)
+        return min(times)
+
+    def _next_call_ms(self, due_ms: int, call: _Call | None, now_ms: int) -> int:
+        if call is None or now_ms < due_ms:
+            return due_ms
+        return call.sent_ms + self.times.patience_ms
+
+    def _waits_to_rise(self, now_ms: int) -> bool:
+        """Whether a renewal of the row must be confirmed before the record is written."""
+        return (
+            self._revision is not None
+            and self._missed_ms is not None
+            and not self._may_rise(self._missed_ms, now_ms)
+        )
+
     def _record_request(self, connection: int, now_ms: int) -> Request | None:
         if self._revision is None:
             return ReadRecord(self._next_call(), connection)
-        if self._missed_ms is not None and not self._may_rise(self._missed_ms, now_ms):
+        if self._waits_to_rise(now_ms):
             return None
         self._beat += 1
         return WriteRecord(self._next_call(), connection, self._revision, self._beat)
@@ -469,6 +496,16 @@ class PeerWatch:
                 steps.append(Bury(node, connection, revision, fence))
         return steps
 
+    def next_ms(self, now_ms: int, nats_answered_ms: int) -> int:
+        """When `overdue` or `is_isolated` may change, if nothing is seen before."""
+        times = [nats_answered_ms + self.times.yield_ms]
+        for node, (_, row_since_ms) in self._rows.items():
+            silent_ms = self.times.take_ms + jitter_ms(self.node, node)
+            tried_ms = self._tried_ms.get(node, NEVER) + 2 * self.times.patience_ms
+            record_ms = self._record_silent_from(node, silent_ms)
+            times.append(max(row_since_ms + silent_ms, record_ms, tried_ms))
+        return min((one for one in times if one > now_ms), default=FOREVER)
+
     def _is_overdue(self, node: str, now_ms: int) -> bool:
         times = self.times
         if now_ms - self._tried_ms.get(node, NEVER) < 2 * times.patience_ms:
@@ -485,13 +522,19 @@ class PeerWatch:
         )
 
     def _record_silent(self, node: str, now_ms: int, silent_ms: int) -> bool:
+        looked = now_ms - self._records_looked_ms <= self.times.look_ms
+        return looked and now_ms >= self._record_silent_from(node, silent_ms)
+
+    def _record_silent_from(self, node: str, silent_ms: int) -> int:
+        """When the node's record counts as silent, if it does not change."""
         seen = self._records.get(node)
-        if seen is None or now_ms - self._records_looked_ms > self.times.look_ms:
-            return False
+        if seen is None:
+            return FOREVER
         record, since_ms = seen
-        # Another node has waited before it buried the record, and failed since then.
-        buried = record is not None and record.state == "buried"
-        return buried or now_ms - since_ms >= silent_ms
+        if record is not None and record.state == "buried":
+            # Another node has waited before it buried the record, and failed since then.
+            return NEVER
+        return since_ms + silent_ms
 
     # Isolation
 

@@ -19,6 +19,10 @@ class FakeMember:
     def valid(self) -> bool:
         return self.confirmed.is_set()
 
+    @property
+    def valid_for_s(self) -> float:
+        return LOOK_S if self.valid() else -1.0
+
     async def wait_valid(self) -> None:
         await self.confirmed.wait()
 

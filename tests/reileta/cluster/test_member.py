@@ -175,6 +175,8 @@ class Process:
         self.rows.rows = world.rows.rows
         self.paused_ms = 0
         self.load = Load(0.5, 3, 2, 7, 100)
+        self.awake: set[int] = set()
+        """When it looked at its clock."""
         self.member = Member(
             bus=self.bus,
             renewals=self.rows,
@@ -185,10 +187,15 @@ class Process:
             version="0.1.0",
             load=lambda: self.load,
             may_register=may,
-            now_ms=lambda: int(trio.current_time() * 1000),
+            now_ms=self._now_ms,
         )
         self.heard = Heard(self.member)
         self.life = trio.CancelScope()
+
+    def _now_ms(self) -> int:
+        now = int(trio.current_time() * 1000)
+        self.awake.add(now)
+        return now
 
     async def run(self) -> None:
         with self.life:
@@ -506,3 +513,16 @@ def test_subjects_are_of_the_cluster() -> None:
     member = Member.__new__(Member)
     member.cluster = "blue"
     assert member.subject("n", "c_1", "rpc") == "avr.blue.n.c_1.rpc"
+
+
+async def test_an_idle_node_wakes_up_for_its_renewals_alone(
+    world: World, autojump_clock: MockClock
+) -> None:
+    a, _ = await pair(world)
+    await trio.sleep(5.0)
+    a.awake.clear()
+    before = dict(a.member.counts.renewals)
+    await trio.sleep(60.0)
+    assert len(a.awake) <= 121
+    renewed = {name: many - before[name] for name, many in a.member.counts.renewals.items()}
+    assert all(118 <= many <= 121 for many in renewed.values())
