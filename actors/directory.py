@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
+from actors.delivery.interest import InterestGroups
 from actors.delivery.sink import Sink
 from actors.elsewhere import (
     VACANT,
@@ -46,6 +47,8 @@ class Directory:
 
     def __init__(self, metrics: Metrics) -> None:
         self.occupancies: dict[str, Occupancy] = {}
+        self.interests = InterestGroups(metrics)
+        """The sockets that asked for fewer values of instances."""
         self.elsewhere = Elsewhere()
         """What other nodes have."""
         self._told: Told | None = None

@@ -19,6 +19,7 @@ from actors.instance.messages import (
     GetMutes,
     GetPlayers,
     GetQueue,
+    GetValues,
     Moderate,
     Order,
     QueueSnapshot,
@@ -127,6 +128,11 @@ class InstanceService:
         if ref is None:
             return ()
         return await ask(ref, GetPlayers(None if principal is None else self._by(principal)))
+
+    async def values(self, instance_id: str, key: str) -> tuple[tuple[str, bytes], ...]:
+        """The retained values of one key: (player, JSON)."""
+        ref = await self._instances.find(instance_id)
+        return () if ref is None else await ask(ref, GetValues(key))
 
     # Hosts -------------------------------------------------------------------------------------
 

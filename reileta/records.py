@@ -244,7 +244,8 @@ class InstanceRecord:
 
     `world` is `w_…`, with `:version` if one was requested and `@server` if the world is on another
     server. `entered`: whether a player has ever been inside. `node`: the instance node on which it
-    lives; None: this server.
+    lives; None: this server. `position_key`: the key of the values in which players publish their
+    positions; None: they don't.
     """
 
     id: str
@@ -259,6 +260,7 @@ class InstanceRecord:
     updated_at: int
     entered: bool = True
     node: str | None = None
+    position_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,6 +322,7 @@ class Relay:
             spawn=self._spawn,
             numbers=lambda: next(self._numbers),
             figures=self._figures,
+            interests=self._directory.interests,
         )
         return made
 

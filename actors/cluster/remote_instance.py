@@ -162,6 +162,11 @@ class RemoteInstance(RemotePlace):
         """Parcels have come; what waited for them is written."""
         self._sockets.take_parcels(parcels)
 
+    def holds(self, number: int) -> bool:
+        """Whether frames for the socket of that number wait for a parcel."""
+        connection = self._sockets.by_number.get(number)
+        return connection is not None and bool(connection.held)
+
     def sink(self, number: int) -> Sink | None:
         """The socket of that number."""
         connection = self._sockets.by_number.get(number)

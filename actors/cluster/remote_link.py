@@ -20,6 +20,7 @@ import trio
 from actors.cluster import wire
 from actors.cluster.gateway_sockets import RelayMember, Spawn
 from actors.cluster.remote_sockets import Connection, RemoteSockets
+from actors.delivery.interest import InterestGroups
 from actors.delivery.sink import Sink
 from actors.instance.hosted import There
 from actors.instance.messages import InstanceMessage
@@ -75,6 +76,7 @@ class RemoteLink(ABC):
         spawn: Spawn,
         numbers: Callable[[], int],
         figures: wire.Figures,
+        interests: InterestGroups,
     ) -> None:
         """`numbers` gives numbers that this node never uses again. `figures` are those of the
         node."""
@@ -88,7 +90,7 @@ class RemoteLink(ABC):
         self._calls = calls
         self._spawn = spawn
         self._numbers = numbers
-        self._sockets = RemoteSockets(instance)
+        self._sockets = RemoteSockets(instance, interests)
         self._seats: dict[str, SessionSeat] = {}
         self._roster: dict[str, wire.Seat] = {}
         """All players, as the host has told."""
@@ -330,6 +332,7 @@ class RemoteLink(ABC):
         if self._outgoing.size > OUT_BYTES or len(self._box) >= BOX_ITEMS or self._cut:
             raise MailboxFull
         self._box.append(item)
+        self._sockets.said(item)
         self._filled.set()
 
     def _put(self, item: wire.Item) -> None:

@@ -21,6 +21,7 @@ from actors.cluster import wire
 from actors.cluster.gateway_sockets import RelayMember, Spawn
 from actors.cluster.remote_link import AGAIN_S, CALL_S, RemoteLink, unless_ended
 from actors.cluster.remote_sockets import RemoteSeat
+from actors.delivery.interest import InterestGroups
 from actors.instance.hosted import There
 from actors.instance.messages import InstanceMessage
 from actors.instance.recovery import Member
@@ -91,6 +92,7 @@ class RemotePlace(RemoteLink):
         spawn: Spawn,
         numbers: Callable[[], int],
         figures: wire.Figures,
+        interests: InterestGroups,
     ) -> None:
         """As `RemoteLink`."""
         super().__init__(
@@ -101,6 +103,7 @@ class RemotePlace(RemoteLink):
             spawn=spawn,
             numbers=numbers,
             figures=figures,
+            interests=interests,
         )
         self._places = places
         self._looking: _Look | None = None
@@ -457,7 +460,7 @@ class RemotePlace(RemoteLink):
             sinks = [one.sink for one in self._sockets.of(session)]
             seat.session.signal(InstanceMoved(self.id, recipient, tuple(sinks)))
         for connection in tuple(self._sockets.by_number.values()):
-            self._sockets.forget(connection)
+            self._sockets.forget(connection, stays=True)
         self._seats.clear()
 
     def _pass_on(self, item: wire.Item, recipient: Recipient[InstanceMessage]) -> None:

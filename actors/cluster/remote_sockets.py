@@ -6,6 +6,7 @@ and all later frames wait behind it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -14,8 +15,10 @@ import trio
 
 from actors.cluster import wire
 from actors.delivery.batch import Batch, Piece
+from actors.delivery.interest import InterestGroup, InterestGroups, ThinnedSink
 from actors.delivery.sink import Sink
 from actors.membership import SocketLost
+from reileta.rules.instance.position import position_in_value
 
 HELD_S: Final = 3.0
 """A socket that waits for a parcel for so long gets a fresh snapshot."""
@@ -33,6 +36,10 @@ class Speaks(Protocol):
         """As `Ref.signal`."""
         ...
 
+    def holds(self, number: int) -> bool:
+        """Whether frames for the socket of that number wait for a parcel."""
+        ...
+
 
 class RemoteSeat:
     """A socket's seat in an instance at another node: the `InstanceHandle` of its player."""
@@ -44,6 +51,11 @@ class RemoteSeat:
         self._remote = remote
         self._connection = connection
         self._session = session
+
+    @property
+    def held(self) -> bool:
+        """As `InstanceHandle.held`."""
+        return self._remote.holds(self._connection)
 
     def send_data(
         self,
@@ -83,8 +95,9 @@ class Connection:
 class RemoteSockets:
     """The sockets by number, and the parcels that they wait for or that came too early."""
 
-    def __init__(self, instance: str) -> None:
+    def __init__(self, instance: str, interests: InterestGroups) -> None:
         self._instance = instance
+        self._interests = interests.by_instance
         self.by_number: dict[int, Connection] = {}
         self.by_sink: dict[Sink, Connection] = {}
         self._parcels: dict[int, tuple[float, Batch]] = {}
@@ -96,13 +109,27 @@ class RemoteSockets:
         self.by_sink[sink] = connection
         return connection
 
-    def forget(self, connection: Connection) -> None:
-        """The socket has no seat any more."""
+    def forget(self, connection: Connection, *, stays: bool = False) -> None:
+        """The socket has no seat here any more; if it `stays` inside, it has one at this node."""
+        group = self._interests.get(self._instance)
+        if group is not None and not stays:
+            group.forget(connection.sink)
         self.by_number.pop(connection.number, None)
         self.by_sink.pop(connection.sink, None)
         seat = connection.sink.seats.get(self._instance)
         if isinstance(seat, RemoteSeat):
             del connection.sink.seats[self._instance]
+
+    def said(self, item: wire.Data) -> None:
+        """Notes where a player of this node says that it is: the host sends that to others only."""
+        group = self._interests.get(self._instance)
+        if group is None or item.key is None or item.key != group.rules.position_key:
+            return
+        connection = self.by_number.get(item.connection)
+        seat = None if connection is None else connection.sink.seats.get(self._instance)
+        if seat is not None:
+            group.rules.note_position(seat.player, position_in_value(item.data))
+            group.wake()
 
     def of(self, session: str) -> list[Connection]:
         """The session's sockets."""
@@ -118,6 +145,7 @@ class RemoteSockets:
         for connection in self.by_number.values():
             connection.receives = connection.welcomed = False
             connection.held.clear()
+            self._release(connection)
 
     def forget_parcels(self) -> None:
         """Parcels of another host are of no use."""
@@ -136,7 +164,8 @@ class RemoteSockets:
             if gateway == mine and (connection := self.by_number.get(number)) is not None:
                 connection.receives = connection.welcomed = True
         edits = {number: spans for gateway, number, spans in fan.edits if gateway == mine}
-        if fan.buffers and (edits or fan.whole):
+        group = self._interests.get(self._instance)
+        if fan.buffers and (edits or fan.whole or group is not None):
             self._write(fan, edits)
         for gateway, number in fan.gone:
             if gateway == mine and (connection := self.by_number.get(number)) is not None:
@@ -150,15 +179,19 @@ class RemoteSockets:
         ]
         whole: list[Piece] = []
         first = buffers[0]
+        group = self._interests.get(self._instance)
         if fan.whole and isinstance(first, Batch):
             whole = [(first, 0, len(first))]
+        if group is not None:
+            self._take(group, fan, buffers)
         for connection in tuple(self.by_number.values()):
             spans = edits.get(connection.number)
             if spans is None:
                 if not connection.receives or not whole:
                     continue
                 if not connection.held:
-                    connection.sink.write(whole)
+                    sink = connection.sink
+                    (sink if group is None else group.target(sink)).write(whole)
                     continue
                 spans = [(0, 0, len(whole[0][0]))]
             if spans:
@@ -170,10 +203,35 @@ class RemoteSockets:
         if not connection.held:
             ready = self._resolved(pieces)
             if ready is not None:
-                connection.sink.write(ready)
+                self._target(connection).write(ready)
                 return
             connection.held_since = trio.current_time()
+            group = self._interests.get(self._instance)
+            if group is not None:
+                group.hold(connection.sink)
         connection.held.append(pieces)
+
+    @staticmethod
+    def _take(group: InterestGroup, fan: wire.Fan, buffers: list[Batch | int]) -> None:
+        """Hands over the buffers that more than one socket gets, at all gateways together. One
+        that a single socket gets may be addressed to it, and concerns nobody else."""
+        readers = Counter(one for _, _, spans in fan.edits for one in {span[0] for span in spans})
+        for number, batch in enumerate(buffers):
+            if not isinstance(batch, Batch) or batch.snapshot:
+                continue
+            if readers[number] > 1 or (fan.whole and number == 0):
+                group.take(batch)
+            else:
+                group.note_places(batch)
+
+    def _target(self, connection: Connection) -> Sink | ThinnedSink:
+        group = self._interests.get(self._instance)
+        return connection.sink if group is None else group.target(connection.sink)
+
+    def _release(self, connection: Connection) -> None:
+        group = self._interests.get(self._instance)
+        if group is not None:
+            group.release(connection.sink, trio.current_time())
 
     def _resolved(self, pieces: Iterable[tuple[Batch | int, int, int]]) -> list[Piece] | None:
         """The pieces with their parcels; None if one is not there."""
@@ -200,7 +258,9 @@ class RemoteSockets:
                     break
                 del connection.held[0]
                 connection.held_since = now
-                connection.sink.write(ready)
+                self._target(connection).write(ready)
+            if not connection.held:
+                self._release(connection)
 
 
 def _batch(instance: str, buffer: wire.Buffer, names: list[str]) -> Batch:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from reileta.protocol.frames import deflate
 from reileta.rules.instance.data_rate import DataRate
+from reileta.rules.instance.interest import Index
 
 
 class Batch:
@@ -20,9 +21,10 @@ class Batch:
         paces: `paces[n]` is the data rate of the player who sent frame n, or None if no player did;
             `paces` is None if no player sent any.
         snapshot: whether the batch may be larger than a receiver's backlog limit.
+        index: where the values of which players are, if a receiver asked for fewer of them.
     """
 
-    __slots__ = ("_deflated", "buffer", "ends", "keys", "paces", "snapshot", "view")
+    __slots__ = ("_deflated", "buffer", "ends", "index", "keys", "paces", "snapshot", "view")
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Batch:
             end += len(frame)
             self.ends.append(end)
         self._deflated: Batch | None = None
+        self.index: Index | None = None
 
     @classmethod
     def of_buffer(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 from actors.delivery.batch import Batch, Piece
+from actors.delivery.interest import InterestGroups, ThinnedSink
 from actors.delivery.sink import Sink
 from reileta.rules.instance.data_rate import DataRate
 
@@ -17,7 +18,10 @@ from reileta.rules.instance.data_rate import DataRate
 class Fanout:
     """The receivers of one instance, and the frames of the current drain for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, instance: str = "", interests: InterestGroups | None = None) -> None:
+        """`interests`: the receivers of this process that asked for fewer values."""
+        self._id = instance
+        self._interests = {} if interests is None else interests.by_instance
         self._sinks: dict[Sink, None] = {}
         self._watchers: set[Sink] = set()
         self._frames: list[bytes] = []
@@ -70,6 +74,9 @@ class Fanout:
             del self._sinks[sink]
             self._watchers.discard(sink)
             self._absent[sink] = self._size
+            group = self._interests.get(self._id)
+            if group is not None:
+                group.forget(sink)
 
     def broadcast(
         self,
@@ -143,7 +150,18 @@ class Fanout:
         frames = len(batch.ends)
         delivered = reached = edited = 0
         whole: list[Piece] = [(batch, 0, len(batch))]
-        for sink in self._sinks:
+        sinks: Iterable[Sink] = self._sinks
+        group = self._interests.get(self._id)
+        if group is not None:
+            group.take(batch)
+            sinks = [sink for sink in sinks if sink not in group]
+            for thinned in [group.sinks[sink] for sink in self._sinks if sink in group]:
+                before = thinned.frames
+                _write_edited(thinned, batch, edits.get(thinned.sink, ()))
+                delivered += thinned.frames - before
+                reached += thinned.frames > before
+                edited += 1
+        for sink in sinks:
             edit = edits.get(sink)
             if edit is not None:
                 written = _write_edited(sink, batch, edit)
@@ -177,7 +195,9 @@ class Fanout:
             edits.append((start, end, frame))
 
 
-def _write_edited(sink: Sink, batch: Batch, edits: list[tuple[int, int, Batch | None]]) -> int:
+def _write_edited(
+    sink: Sink | ThinnedSink, batch: Batch, edits: Sequence[tuple[int, int, Batch | None]]
+) -> int:
     """Writes the batch without the ranges edited out, with the frames edited in."""
     pieces: list[Piece] = []
     position = frames = 0

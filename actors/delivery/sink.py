@@ -18,6 +18,11 @@ class InstanceHandle(Protocol):
         """The player's id."""
         ...
 
+    @property
+    def held(self) -> bool:
+        """Whether what the instance writes to the socket waits for something at the moment."""
+        ...
+
     def send_data(
         self,
         sink: Sink,

@@ -51,6 +51,7 @@ from actors.instance.messages import (
     GetMutes,
     GetPlayers,
     GetQueue,
+    GetValues,
     InstanceMessage,
     LookAgain,
     Moderate,
@@ -179,7 +180,7 @@ class InstanceActor(Actor[InstanceMessage]):
         if recovery.remote is not None and recovery.fanout is None:
             await recovery.remote.prepare()
         exists = await load(recovery, config.store)
-        fanout = recovery.fanout = Fanout()
+        fanout = recovery.fanout = Fanout(self._id, config.directory.interests)
         before = recovery.rules
         rules = self._rules_after(before)
         self.parts = parts = InstanceParts.make(config, self.context, recovery, rules, fanout)
@@ -311,6 +312,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._queue.answer(message)
             case ContinueQueueRound():
                 self._queue.continue_round()
+            case GetValues(key):
+                self._members.list_values(message, key)
             case GetPlayers():
                 self._members.list_players(message)
             case GetBans():

@@ -292,6 +292,7 @@ class InstanceManager:
                 if error is not None:
                     sink.send(InstanceFrames.abandoned(id_, member.player))
         recovery.seated.clear()
+        self._config.directory.interests.forget_instance(id_)
         if recovery.remote is not None and speaks:
             recovery.remote.publish(None)
         if recovery.rules is not None:

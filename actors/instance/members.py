@@ -15,7 +15,7 @@ import trio
 from actors.delivery.batch import Batch
 from actors.delivery.sink import Sink
 from actors.instance.liveness import SilentSinks
-from actors.instance.messages import Absent, GetPlayers, RestoreMembers
+from actors.instance.messages import Absent, GetPlayers, GetValues, RestoreMembers
 from actors.instance.parts import InstanceParts
 from actors.instance.recovery import Member
 from actors.instance.relay import DataRelay, SocketSeat
@@ -274,6 +274,11 @@ class Members:
         rules = self._parts.rules
         players = rules.players.values()
         message.reply(tuple((player, rules.role_of(player.user)) for player in players))
+
+    def list_values(self, message: GetValues, key: str) -> None:
+        """Answers with the retained values of a key."""
+        kept = self._parts.rules.values.by_player()
+        message.reply(tuple((player, values[key][1]) for player, values in kept if key in values))
 
     # Observers ---------------------------------------------------------------------------------
 

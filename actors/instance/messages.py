@@ -125,6 +125,13 @@ class GetPlayers(Request[tuple[tuple[Player, Role], ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class GetValues(Request[tuple[tuple[str, bytes], ...]]):
+    """Reads the retained values of one key: (player, JSON)."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class GetMutes(Request[tuple[Mute, ...]]):
     """Reads the mutes in force, the oldest first; for those who oversee the instance."""
 
@@ -297,6 +304,7 @@ InstanceMessage: TypeAlias = (
     | RejectCandidate
     | GetQueue
     | GetPlayers
+    | GetValues
     | GetBans
     | GetMutes
     | Moderate

@@ -38,6 +38,7 @@ from reileta.rules.instance.events import (
     Updated,
     Warned,
 )
+from reileta.rules.instance.interest import LEFT
 from reileta.rules.instance.seats import Player
 
 
@@ -126,7 +127,8 @@ class Notifications:
             if sink is not answered:
                 parts.fanout.private(sink, own_frame)
             self._members.refresh_observer(sink)
-        parts.fanout.broadcast(frame)
+        # The key ends the player's values, at receivers for whom some wait.
+        parts.fanout.broadcast(frame, (parts.id, player.id, LEFT))
         if member is not None:
             member.seat_lost(parts.id)
         parts.publisher.publish(events.INSTANCE_LEFT, data, informed=sinks)

@@ -42,6 +42,11 @@ class SocketSeat:
         self._tell = instance.tell
         self.series = series
 
+    @property
+    def held(self) -> bool:
+        """As `InstanceHandle.held`."""
+        return False
+
     def send_data(
         self,
         sink: Sink,

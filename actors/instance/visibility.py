@@ -24,6 +24,7 @@ from actors.instance.messages import (
     GetMutes,
     GetPlayers,
     GetQueue,
+    GetValues,
     InstanceMessage,
     LookAgain,
     Moderate,
@@ -132,6 +133,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | ContinueQueueRound()
             | RetryWrites()
             | RecordGone()
+            | GetValues()
         ):
             pass  # from the server
         case RefreshObserver() | Tick() | LookAgain() | NodeChanged():

@@ -22,7 +22,7 @@ Add a class of `replay.state` here when you rename it, so that earlier recording
 """
 
 LATER_FIELDS: Final = {
-    "InstanceRecord": {"entered", "node"},
+    "InstanceRecord": {"entered", "node", "position_key"},
     "Candidate": {"precedes"},
     "Mute": {"by", "clock_set_ms", "created_at", "reason"},
 }

@@ -435,6 +435,12 @@ Email = Annotated[
         }
     ),
 ]
+DataKey = Annotated[
+    str,
+    checked(lambda key: 1 <= len(key) <= 64 and is_clean(key), "must be 1 to 64 characters"),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 64}),
+]
+"""The key of a value that is retained."""
 Capacity = Annotated[
     int,
     BeforeValidator(_integral),

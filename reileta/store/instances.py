@@ -54,6 +54,7 @@ class Instances:
         capacity: int,
         tags: frozenset[str],
         node: str | None = None,
+        position_key: str | None = None,
     ) -> InstanceRecord:
         """Creates an instance, which is empty from now on.
 
@@ -66,8 +67,8 @@ class Instances:
                 await ensure_room_on(transaction, node)
             row = await transaction.fetch_one(
                 "INSERT INTO instances (owner, id, name, title, description, world, "
-                "capacity, tags, empty_since, created_at, updated_at, node) "
-                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10) "
+                "capacity, tags, empty_since, created_at, updated_at, node, position_key) "
+                "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10, $11) "
                 "ON CONFLICT DO NOTHING RETURNING *",
                 owner,
                 new_id("i"),
@@ -79,6 +80,7 @@ class Instances:
                 tag_list(tags),
                 self._clock.now_ms(),
                 node,
+                position_key,
             )
             if row is None:
                 raise InstanceExists.field("name", "is taken")
@@ -237,4 +239,5 @@ def instance(row: Row) -> InstanceRecord:
         updated_at=row["updated_at"],
         entered=row["entered"],
         node=row["node"],
+        position_key=row["position_key"],
     )

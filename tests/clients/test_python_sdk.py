@@ -111,6 +111,14 @@ def test_two_players_meet(run: Any, server: str) -> None:
                 second.set("pose", {"x": x})
             await until(lambda: first.value(second.player, "pose") == {"x": 299})
             assert len([name for name, _ in seen if name == "value"]) <= 3
+            with pytest.raises(Refused):
+                await first.interest(near=["nobody"], far_rate=1)
+            with pytest.raises(Refused):
+                await first.interest(near=8, far_rate=1)  # the instance names no position_key
+            await first.interest(near=[], far_rate=5)
+            second.set("pose", {"x": -1})
+            await until(lambda: first.value(second.player, "pose") == {"x": -1})
+            await first.interest()
             second.set("pose", None)
             await until(lambda: first.value(second.player, "pose") is None)
             await second.leave()

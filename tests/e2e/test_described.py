@@ -221,6 +221,8 @@ async def test_players_are_told_what_is_described(
         await host.event("player-updated")
         order = {"player": guest.id, "type": "mute", "reason": "hush", "until": 2**52}
         await host.ask("instance-moderate", order, subgroup=room)
+        fewer = {"rate": 20, "near": [guest.id], "far_rate": 0.5}
+        await host.ask("instance-interest", fewer, subgroup=room)
         await guest.event("instance-moderated")
         kick = {"user": bob.id, "type": "kick", "reason": "enough"}
         await host.ask("instance-moderate", kick, subgroup=room)

@@ -253,6 +253,11 @@ COMMANDS: Final[Mapping[str, tuple[Json, ...]]] = {
         {"subgroup": "{instance}", "data": 1, "key": "", "to": ["p_1"]},
         {"subgroup": "{instance}"},
     ),
+    "instance-interest": (
+        {"subgroup": "{instance}", "data": {}},
+        {"subgroup": "{instance}", "data": {"near": [], "far_rate": 1}},
+        {"subgroup": "{instance}", "data": {"near": 8, "far_rate": 1}},
+    ),
     "instance-moderate": tuple({"subgroup": "{instance}", "data": one} for one in MEASURES),
     "watch": WATCHED,
     "unwatch": WATCHED,

@@ -39,6 +39,7 @@ from reileta.observability import log_events
 from reileta.protocol.input_types import (
     Capacity,
     CreateInput,
+    DataKey,
     Description,
     Flag,
     Input,
@@ -76,6 +77,12 @@ class InstanceCreate(CreateInput):
         default=None,
         description="The instance node on which it lives. Default: this server.",
         examples=["n_3b9f1c2d-7e6a-4d5c-8b1f-0a2c4e6f8d7b"],
+    )
+    position_key: DataKey | None = Field(
+        default=None,
+        description="The key of the values in which players publish their positions: sockets can"
+        " then ask for fewer values of players who are far away. Default: none.",
+        examples=["pose"],
     )
     tags: TagList = Field(
         default=(),
@@ -192,6 +199,7 @@ def instance_routes(deps: ApiDeps) -> Routes:
             "capacity": capacity if params.capacity is None else params.capacity,
             "tags": tags,
             "node": host,
+            "position_key": params.position_key,
         }
         instance = await create_named(params.name, fields)
         owner = call.by.user

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from msgspec import Raw
-from pydantic import ConfigDict, Field, StrictInt, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StrictInt, model_validator
 from pydantic.json_schema import WithJsonSchema
 
 from actors.console.console import TopicName
@@ -13,6 +13,7 @@ from actors.console.live import InstanceSort, Order
 from api.moderation_input import ModerateInput
 from api.ws.declarations import ALL
 from api.ws.registry.events import EVENTS
+from reileta.ids import is_id
 from reileta.protocol.input_types import (
     DEFAULT_PAGE,
     Input,
@@ -23,12 +24,14 @@ from reileta.protocol.input_types import (
 )
 from reileta.protocol.session_frames import RESOURCE_ID_LIMIT
 from reileta.rules.console.listing import REACH
+from reileta.rules.instance.interest import Interest
 
 __all__ = [
     "AdminTopicInput",
     "AdminWatchInput",
     "AuthenticateInput",
     "InstanceInput",
+    "InterestInput",
     "ModerateInput",
     "PingInput",
     "ResourceInput",
@@ -37,6 +40,11 @@ __all__ = [
 
 ADDRESS_LIMIT: Final = 512
 """Characters of an `id@server`."""
+LEAST_RATE: Final = 0.1
+MOST_RATE: Final = 100.0
+MOST_RADIUS: Final = 1e9
+NEAR_LIMIT: Final = 256
+"""Players that a socket can name as near."""
 TYPE_LIMIT: Final = 32
 """Characters of a resource type."""
 
@@ -160,6 +168,89 @@ class AdminWatchInput(Input):
         if len(set(names)) < len(names):
             raise fault("must not have a topic twice", field="topics")
         return self
+
+
+def is_rate(number: object) -> bool:
+    """Whether it can be a number of values per key and second."""
+    return (
+        isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and LEAST_RATE <= number <= MOST_RATE
+    )
+
+
+Rate = Annotated[
+    float,
+    checked(is_rate, f"must be a number from {LEAST_RATE:g} to {MOST_RATE:g}"),
+    WithJsonSchema({"type": "number", "minimum": LEAST_RATE, "maximum": MOST_RATE}),
+]
+
+
+def _near(value: object) -> object:
+    """Checks a radius, or the ids of near players, all of them at once."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not 0 < value <= MOST_RADIUS:
+            raise fault(f"must be an array of player ids, or a radius up to {MOST_RADIUS:g}")
+        return float(value)
+    if not isinstance(value, list):
+        raise fault("must be an array of player ids, or a radius")
+    if len(value) > NEAR_LIMIT:
+        raise fault(f"must have at most {NEAR_LIMIT} player ids")
+    for number, one in enumerate(value):
+        if not isinstance(one, str) or not is_id(one, "p"):
+            raise fault("must be a player's id", field=str(number))
+    return frozenset(value)
+
+
+Near = Annotated[
+    frozenset[str] | float,
+    BeforeValidator(_near),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}, "maxItems": NEAR_LIMIT},
+                {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_RADIUS},
+            ]
+        }
+    ),
+]
+
+
+class InterestInput(Input):
+    """How many values of other players a socket gets. An empty object: all of them."""
+
+    rate: Rate | None = Field(
+        default=None,
+        description="At most so many values per key and second of each player; with `near`: of each"
+        " near player. Without it, all of them.",
+        examples=[10],
+    )
+    near: Near | None = Field(
+        default=None,
+        description="The ids of the players who are near; all others are far. Or a radius: players"
+        " within it are near, by the positions that they publish under the instance's"
+        " `position_key`.",
+        examples=[["p_3eb682d3-0a6f-4c5c-9a3c-1c2b1d7a3a10"]],
+    )
+    far_rate: Rate | None = Field(
+        default=None,
+        description="At most so many values per key and second of each far player.",
+        examples=[1],
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> InterestInput:
+        if self.near is not None and self.far_rate is None:
+            raise fault("is required with near", field="far_rate")
+        if self.near is None and self.far_rate is not None:
+            raise fault("is required with far_rate", field="near")
+        if self.rate is not None and self.far_rate is not None and self.far_rate > self.rate:
+            raise fault("must be at most rate", field="far_rate")
+        return self
+
+    def interest(self) -> Interest:
+        """The input, as the rules have it."""
+        return Interest(self.rate, self.near, self.far_rate)
 
 
 class InstanceInput(Input):

@@ -22,7 +22,7 @@ export { LiveMap } from "./live_map.js";
 export { type Json, type JsonObject, merged } from "./merge_patch.js";
 export type * from "./protocol.js";
 export { CloseCode } from "./protocol.js";
-export { type Kept, Room, type RoomEvents, type SetOptions } from "./room.js";
+export { type Interest, type Kept, Room, type RoomEvents, type SetOptions } from "./room.js";
 export { type SessionEvents, SessionSocket, type Watched } from "./session.js";
 export { type SocketClass, type SocketLike } from "./socket.js";
 export { Backoff } from "./timing.js";

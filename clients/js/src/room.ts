@@ -46,6 +46,16 @@ export interface SetOptions {
   perSecond?: number | undefined;
 }
 
+/** How many values of other players come. */
+export interface Interest {
+  /** At most so many values of a key in a second: of every player, or with `near` of near ones. */
+  rate?: number | undefined;
+  /** The ids of near players; or a radius, in an instance with a `position_key`. */
+  near?: readonly string[] | number | undefined;
+  /** At most so many values of a key in a second, of players who are not near. */
+  farRate?: number | undefined;
+}
+
 interface Throttled {
   value: unknown;
   waiting: boolean;
@@ -78,6 +88,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly #unlisten: (() => void)[] = [];
   #inside = true;
   #lastAt = 0;
+  #interest: { rate?: unknown; near?: unknown; far_rate?: unknown } | undefined;
 
   /** @internal Made by `Client.join`. */
   constructor(connection: Connection, welcome: Welcome) {
@@ -135,6 +146,27 @@ export class Room extends Emitter<RoomEvents> {
     const due = own.sentAt + pause - performance.now();
     if (due <= 0 && this.#connection.waitingBytes < BUSY_BYTES) this.#sendOwn(key, own);
     else this.#sendLater(key, own, Math.max(due, 1), pause);
+  }
+
+  /** Asks for fewer values of other players: always the newest, but not more often than it says.
+   * Messages without a key are not affected. It replaces what was asked for before, and is asked
+   * for again after a new connection; `{}` ends it. */
+  async interest(interest: Interest): Promise<void> {
+    this.#ensureInside();
+    const before = this.#interest;
+    this.#interest = { rate: interest.rate, near: interest.near, far_rate: interest.farRate };
+    try {
+      await this.#askForInterest();
+    } catch (error) {
+      if (error instanceof Refused) this.#interest = before;
+      throw error;
+    }
+  }
+
+  async #askForInterest(): Promise<void> {
+    await this.#connection.request("instance-interest", this.#interest as never, {
+      subgroup: this.id,
+    });
   }
 
   /** Kicks, mutes, … a player or a user. Resolves when it is stored. */
@@ -308,6 +340,7 @@ export class Room extends Emitter<RoomEvents> {
     };
     try {
       await this.#connection.request("instance-join", { instance: this.id }, { answered });
+      if (this.#interest !== undefined) await this.#askForInterest();
     } catch (error) {
       if (!(error instanceof Refused) || PASSING.has(error.code)) throw error; // it connects again
       this.#thrownOut("refused", error.message, error);

@@ -74,6 +74,7 @@ class Room(Emitter):
         self._own: dict[str, _Own] = {}
         self._wake = anyio.Event()
         self._last_at = 0.0
+        self._interest: dict[str, Any] | None = None
         self._unlisten: list[Callable[[], None]] = []
         self._take(welcome, first=True)
         self._listen()
@@ -108,6 +109,31 @@ class Room(Emitter):
         else:
             own.value, own.waiting, own.pause = value, True, 1 / per_second
         self._wake.set()
+
+    async def interest(
+        self,
+        *,
+        rate: float | None = None,
+        near: Sequence[str] | float | None = None,
+        far_rate: float | None = None,
+    ) -> None:
+        """Asks for fewer values of other players: always the newest, but of each key at most `rate`
+        in a second; with `near`, at most `far_rate` of players who are not near. `near` are
+        players' ids, or a radius, in an instance with a `position_key`. Messages without a key are
+        not affected. It replaces what was asked for before, and is asked for again after a new
+        connection; without arguments it ends."""
+        self._ensure_inside()
+        given = {"rate": rate, "near": near, "far_rate": far_rate}
+        before = self._interest
+        self._interest = {name: value for name, value in given.items() if value is not None}
+        try:
+            await self._ask_for_interest()
+        except Refused:
+            self._interest = before
+            raise
+
+    async def _ask_for_interest(self) -> None:
+        await self._connection.request("instance-interest", self._interest, subgroup=self.id)
 
     async def moderate(
         self,
@@ -304,6 +330,8 @@ class Room(Emitter):
             await self._connection.request(
                 "instance-join", {"instance": self.id}, answered=answered
             )
+            if self._interest is not None:
+                await self._ask_for_interest()
         except Refused as refused:
             if refused.code in PASSING:
                 raise Disconnected(str(refused)) from refused  # it connects again

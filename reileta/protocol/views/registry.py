@@ -265,6 +265,18 @@ class InstanceView(Struct, kw_only=True):
     node: Annotated[NodeId, Meta(description="The instance node on which it lives")] | UnsetType = (
         UNSET
     )
+    position_key: (
+        Annotated[
+            str,
+            Meta(
+                description="The key under which players publish their positions",
+                examples=["pose"],
+                min_length=1,
+                max_length=64,
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     tags: Tags
     server: Address
     address: Annotated[
@@ -625,6 +637,7 @@ def instance_view(instance: InstanceRecord, inside: Inside, site: Site) -> Insta
         connected=inside.connected,
         queued=inside.queued,
         node=known(instance.node),
+        position_key=known(instance.position_key),
         tags=tuple(sorted(instance.tags)),
         server=address,
         address=address,
