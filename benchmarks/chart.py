@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,8 @@ COLORS: Final = {
     "Bun": "#1971c2",
 }
 _OTHER: Final = "#495057"
+LINE_SHARE: Final = 0.05
+"""The height of a line of text, as a share of the axis."""
 
 
 def points(report: Report) -> dict[str, list[tuple[int, float]]]:
@@ -49,9 +52,13 @@ def bars(report: Report) -> list[tuple[str, float, str]]:
     ]
 
 
-def near(one: tuple[int, float], other: tuple[int, float]) -> bool:
-    """Whether labels at two points would overlap. Then the second goes a line lower."""
-    return one[0] == other[0] and abs(math.log10(one[1] / other[1])) < 0.15
+def apart(values: Sequence[float], least: float) -> list[float]:
+    """The values, each moved up as little as needed to be `least` from the next lower one."""
+    moved = list(values)
+    lowest = -math.inf
+    for place in sorted(range(len(values)), key=values.__getitem__):
+        moved[place] = lowest = max(values[place], lowest + least)
+    return moved
 
 
 def thousands(value: float) -> str:
@@ -94,13 +101,8 @@ def _latency(axes: Axes, report: Report) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda ms, _: f"{ms:g}"))
     axes.grid(visible=True, which="major", axis="y", color="#e9ecef")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.axhline(100, color="#adb5bd", linestyle=":", linewidth=1)
-    axes.annotate(
-        "100 ms: people begin to notice", (1, 100), (-4, 3), fontsize=8, color="#868e96",
-        xycoords=("axes fraction", "data"), textcoords="offset points", ha="right",
-    )  # fmt: skip
+    counts = sorted({run.players for run in report.rooms})
     beyond = overloaded(report)
-    placed: list[tuple[int, float]] = []
     for server, line in lines.items():
         color = COLORS.get(server, _OTHER)
         players, p99 = zip(*line, strict=True)
@@ -109,20 +111,38 @@ def _latency(axes: Axes, report: Report) -> None:
         if crosses:
             at, ms = zip(*crosses, strict=True)
             axes.scatter(at, ms, marker="X", s=140, color=color, zorder=3)
-        state = "can't keep up" if line[-1] in crosses else f"{p99[-1]:,.1f} ms"
-        below = sum(near(line[-1], other) for other in placed)
-        placed.append(line[-1])
-        axes.annotate(
-            f"{server}: {state}", line[-1], (9, -3 - 13 * below), color=color, fontsize=9.5,
-            textcoords="offset points", fontweight="bold",
-        )  # fmt: skip
     axes.margins(x=0.05, y=0.12)
-    counts = sorted({run.players for run in report.rooms})
     if counts:
         axes.set_xticks(counts)
         axes.set_xlim(right=counts[-1] + (counts[-1] - counts[0] or 1) * 0.34)
+        # It ends where the names of the servers begin, and its own text is on the left.
+        axes.hlines(
+            100, axes.get_xlim()[0], counts[-1], colors="#adb5bd", linestyles=":", lw=1, zorder=1
+        )
+        axes.annotate(
+            "100 ms: people begin to notice", (0, 100), (4, 3), fontsize=8, color="#868e96",
+            xycoords=("axes fraction", "data"), textcoords="offset points",
+        )  # fmt: skip
+    _names(axes, lines, beyond)
     if not lines:
         axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
+
+
+def _names(
+    axes: Axes, lines: Mapping[str, list[tuple[int, float]]], beyond: Mapping[str, list[int]]
+) -> None:
+    """Writes each server's name behind its last point, none over another one."""
+    low, high = (math.log10(limit) for limit in axes.get_ylim())
+    ends = [line[-1] for line in lines.values()]
+    heights = apart([math.log10(ms) for _, ms in ends], (high - low) * LINE_SHARE)
+    for (server, (players, ms)), height in zip(zip(lines, ends, strict=True), heights, strict=True):
+        over = players in beyond.get(server, [])
+        state = "can't keep up" if over else f"{ms:,.1f} ms"
+        axes.annotate(
+            f"{server}: {state}", (players, 10**height), (9, -3), fontsize=9.5,
+            color=COLORS.get(server, _OTHER), textcoords="offset points", fontweight="bold",
+            zorder=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
 
 
 def _sustained(axes: Axes, report: Report) -> None:

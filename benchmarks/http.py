@@ -30,6 +30,8 @@ from benchmarks.stats import Latency
 PATHS: Final = ("/api/time", "/api/instances", "/api/users/@me")
 _WARM_UP_S: Final = 0.5
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+HTTP_PATH: Final = "/api/time"
+"""The path that all servers answer."""
 
 
 class PathResult(msgspec.Struct, frozen=True):

@@ -27,9 +27,8 @@ from rich.table import Table
 from benchmarks.connect import Target
 from benchmarks.dialects import read_tokens
 from benchmarks.errors import BenchmarkError
-from benchmarks.http import PATHS, PathResult, measure
+from benchmarks.http import HTTP_PATH, PATHS, PathResult, measure
 from benchmarks.machine import cores, describe, lift_file_limit
-from benchmarks.report import HTTP_PATH
 from benchmarks.servers import HTTP_KINDS, REILETA, Running, Servers, install_peers
 
 BOTS: Final = 32

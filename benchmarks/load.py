@@ -30,7 +30,6 @@ _NS: Final = 1_000_000_000
 _SAMPLES_PER_S: Final = 20_000
 """Limit of parsed deliveries: each sample costs the generator a microsecond."""
 _SAMPLE_EVERY: Final = 53
-_LATE_MS: Final = 5.0
 _TICK_NS: Final = 100 * NS_PER_MS
 _REST_NS: Final = 500_000
 """Shortest interval between reads: a system call for each of a million deliveries would make the
@@ -107,11 +106,6 @@ class LoadResult(msgspec.Struct, frozen=True):
             and self.latency.p99_ms < 1000
             and self.deliveries_per_s >= 0.97 * offered
         )
-
-    @property
-    def disturbed(self) -> bool:
-        """The generator was late although it had little to do: other programs used the machine."""
-        return self.late_p99_ms > _LATE_MS and self.generator_cpu < 0.8
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -18,12 +19,13 @@ import msgspec
 from benchmarks.cluster import ClusterResult
 from benchmarks.errors import BenchmarkError
 from benchmarks.federation import FederationResult
-from benchmarks.http import HttpResult
+from benchmarks.http import HTTP_PATH, HttpResult
 from benchmarks.idle import IdleResult
+from benchmarks.interest import InterestResult
 from benchmarks.joins import JoinsResult
 from benchmarks.load import LoadResult
 from benchmarks.queue import QueueResult
-from benchmarks.report import HTTP_PATH, HttpRun, Report, RoomRun, Sustained
+from benchmarks.report import HttpRun, Report, RoomRun, Sustained
 from benchmarks.screen import Screen
 from benchmarks.servers import REILETA, Kind, Running, Servers
 from benchmarks.slow import SlowResult
@@ -63,14 +65,18 @@ class Scale:
     slow_rounds: int
     introductions: int
     reads: int
+    rounds: int
+    searches: int
 
     @classmethod
     def of(cls, *, quick: bool, seconds: float | None) -> Self:
         if quick:
-            return cls(True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 500, 300, 2, 1, 20, 300)
+            return cls(
+                True, seconds or 3, 1.5, 4, (100, 300), 1000, 300, 500, 300, 2, 1, 20, 300, 3, 1
+            )
         return cls(
             False,
-            seconds or 10,
+            seconds or 4,
             4,
             PROBES,
             (100, 200, 300, 400),
@@ -82,6 +88,8 @@ class Scale:
             4,
             100,
             1000,
+            5,
+            3,
         )
 
     @property
@@ -122,6 +130,47 @@ class Runner:
             self._has_bots = True
         with self._servers.run(kind) as running:
             return self._call(kind, running, file, result, options)
+
+    def rounds(
+        self,
+        kinds: Sequence[Kind],
+        file: str,
+        what: str,
+        result: type[Result],
+        options: Callable[[Kind], Mapping[str, float | str]],
+        rounds: int,
+        goes_on: Callable[[Result], bool] = lambda _: True,
+    ) -> dict[str, list[Result]]:
+        """Runs against all kinds in alternating rounds, each of which begins with another one. The
+        servers run side by side, and one at a time gets messages. A kind whose run fails, or that
+        does not go on, is left out of later rounds. Returns the results of each by title."""
+        found: dict[str, list[Result]] = {}
+        if REILETA in kinds and not self._has_bots:
+            self._servers.make_bots(self.scale.bots)
+            self._has_bots = True
+        with ExitStack() as stack:
+            running: dict[Kind, Running] = {}
+            for kind in kinds:
+                self._screen.begin(f"{kind.title}: {what}")
+                try:
+                    running[kind] = stack.enter_context(self._servers.run(kind))
+                except BenchmarkError as error:
+                    self.note(f"{kind.title}, {what}", error)
+            for number in range(rounds):
+                there = list(running)
+                shift = number % len(there) if there else 0
+                for kind in (*there[shift:], *there[:shift]):
+                    self._screen.begin(f"{kind.title}: {what}, {number + 1} of {rounds}")
+                    try:
+                        outcome = self._call(kind, running[kind], file, result, options(kind))
+                    except BenchmarkError as error:
+                        self.note(f"{kind.title}, {what}", error)
+                        del running[kind]
+                        continue
+                    found.setdefault(kind.title, []).append(outcome)
+                    if not goes_on(outcome):
+                        del running[kind]
+        return found
 
     def alone(
         self,
@@ -192,82 +241,99 @@ class Runner:
 
 
 def rooms(runner: Runner) -> None:
-    """One room with more and more players; then, the highest rate that each server sustains."""
+    """One room with more and more players; then, the highest rate that each server sustains. All in
+    alternating rounds."""
     given_up: set[str] = set()
     for players in runner.scale.players:
+        kinds = [kind for kind in runner.kinds if kind.title not in given_up]
+        options: dict[str, float | str] = {
+            "players": players,
+            "rate": RATE,
+            "seconds": runner.scale.seconds,
+        }
+        found = runner.rounds(
+            kinds,
+            "rooms",
+            f"{players} players",
+            LoadResult,
+            dict.fromkeys(kinds, options).__getitem__,
+            runner.scale.rounds,
+            lambda outcome: outcome.share >= GIVE_UP,
+        )
         for kind in runner.kinds:
-            if kind.title in given_up:
-                runner.report.rooms.append(RoomRun(kind.title, players, None))
-                continue
-            what = f"{players} players"
-            try:
-                outcome = runner.ask(
-                    kind, "rooms", what, LoadResult,
-                    players=players, rate=RATE, seconds=runner.scale.seconds,
-                )  # fmt: skip
-            except BenchmarkError as error:
-                runner.note(f"{kind.title}, {what}", error)
+            rounds = found.get(kind.title, [])
+            runner.report.rooms.append(RoomRun.of(kind.title, players, rounds))
+            if not rounds or min(one.share for one in rounds) < GIVE_UP:
                 given_up.add(kind.title)
-                continue
-            runner.report.rooms.append(RoomRun(kind.title, players, outcome))
-            if outcome.share < GIVE_UP:
-                given_up.add(kind.title)
+    held = {kind.title: _held(runner, kind) for kind in runner.kinds}
+
+    def searching(kind: Kind) -> dict[str, float | str]:
+        """Searches at the largest number of players that the server sustained."""
+        players = max((run.players for run in held[kind.title]), default=runner.scale.players[0])
+        return {
+            "players": players,
+            "first": RATE * 1.25 if held[kind.title] else RATE / 2,
+            "limit": max(40.0, 40_000 / players / 2),
+            "seconds": runner.scale.probe_s,
+            "probes": runner.scale.probes,
+        }
+
+    found_most = runner.rounds(
+        runner.kinds, "sustained", "the highest rate", SustainedResult, searching,
+        runner.scale.searches,
+    )  # fmt: skip
     for kind in runner.kinds:
-        try:
-            runner.report.sustained.append(_most(runner, kind))
-        except BenchmarkError as error:
-            runner.note(f"{kind.title}, highest rate", error)
+        searches = found_most.get(kind.title)
+        if searches:
+            runner.report.sustained.append(
+                _most(kind, searches, lambda run: run.deliveries_per_s, held[kind.title])
+            )
 
 
-def _most(runner: Runner, kind: Kind) -> Sustained:
-    """Searches at the largest number of players that the server sustained. Takes the best of all
-    its runs."""
-    held = [
+def _held(runner: Runner, kind: Kind) -> list[LoadResult]:
+    """The runs in one room that the server sustained."""
+    return [
         run.result
         for run in runner.report.rooms
         if run.server == kind.title and run.result is not None and run.result.sustained
     ]
-    players = max((run.players for run in held), default=runner.scale.players[0])
-    first = RATE * 1.25 if held else RATE / 2
-    search = runner.ask(
-        kind, "sustained", f"the highest rate with {players} players", SustainedResult,
-        players=players, first=first, limit=max(40.0, 40_000 / players / 2),
-        seconds=runner.scale.probe_s, probes=runner.scale.probes,
-    )  # fmt: skip
-    runs = [*held, *([search.best] if search.best else [])]
-    best = max(runs, key=lambda run: run.deliveries_per_s, default=None)
+
+
+def _most(
+    kind: Kind,
+    searches: list[SustainedResult],
+    per_s: Callable[[LoadResult], float],
+    held: Sequence[LoadResult] = (),
+) -> Sustained:
+    """The median of the searches, each with the best of its runs; `held` count for all of them."""
+    bests = []
+    for search in searches:
+        runs = [*held, *([search.best] if search.best else [])]
+        bests.append((max(runs, key=per_s, default=None), search))
+    ordered = sorted(bests, key=lambda one: 0.0 if one[0] is None else per_s(one[0]))
+    best, search = ordered[(len(ordered) - 1) // 2]
     return Sustained(
         server=kind.title,
-        per_s=best.deliveries_per_s if best else 0.0,
+        per_s=per_s(best) if best else 0.0,
         at_least=search.at_limit,
-        players=best.players if best else players,
+        players=best.players if best else 0,
         rate=best.rate if best else 0.0,
         search=search,
+        rounds=[0.0 if one is None else per_s(one) for one, _ in bests],
     )
 
 
 def inbound(runner: Runner) -> None:
-    """Inbound messages, in many rooms of two, on all servers."""
+    """Inbound messages, in many rooms of two, on all servers, in alternating rounds."""
+    found = runner.rounds(
+        runner.kinds, "inbound", "messages in", SustainedResult,
+        lambda _: {"seconds": runner.scale.probe_s, "probes": runner.scale.probes},
+        runner.scale.searches,
+    )  # fmt: skip
     for kind in runner.kinds:
-        try:
-            outcome = runner.ask(
-                kind, "inbound", "messages in", SustainedResult,
-                seconds=runner.scale.probe_s, probes=runner.scale.probes,
-            )  # fmt: skip
-        except BenchmarkError as error:
-            runner.note(f"{kind.title}, messages in", error)
-            continue
-        best = outcome.best
-        runner.report.inbound.append(
-            Sustained(
-                server=kind.title,
-                per_s=best.messages_per_s if best else 0.0,
-                at_least=outcome.at_limit,
-                players=best.players if best else 0,
-                rate=best.rate if best else 0.0,
-                search=outcome,
-            )
-        )
+        searches = found.get(kind.title)
+        if searches:
+            runner.report.inbound.append(_most(kind, searches, lambda run: run.messages_per_s))
 
 
 def idle(runner: Runner) -> None:
@@ -301,17 +367,29 @@ def watchers(runner: Runner) -> None:
 
 
 def http(runner: Runner) -> None:
-    """HTTP requests per second; of the peers, on the one path that all have."""
+    """HTTP requests per second, in alternating rounds; of the peers, on the path that all have."""
+
+    def options(kind: Kind) -> dict[str, float | str]:
+        path: dict[str, float | str] = {} if kind is REILETA else {"path": HTTP_PATH}
+        return {"seconds": runner.scale.probe_s, **path}
+
+    found = runner.rounds(
+        runner.http_kinds, "http", "HTTP requests", HttpResult, options, runner.scale.rounds
+    )
     for kind in runner.http_kinds:
-        options: dict[str, float | str] = {} if kind is REILETA else {"path": HTTP_PATH}
-        try:
-            outcome = runner.ask(
-                kind, "http", "HTTP requests", HttpResult, seconds=runner.scale.probe_s, **options
-            )
-        except BenchmarkError as error:
-            runner.note(f"{kind.title}, HTTP requests", error)
-            continue
-        runner.report.http.append(HttpRun(kind.title, outcome))
+        rounds = found.get(kind.title)
+        if rounds:
+            ordered = sorted(rounds, key=lambda one: one.paths[0].requests_per_s)
+            middle = ordered[(len(ordered) - 1) // 2]
+            runner.report.http.append(HttpRun(kind.title, middle, rounds))
+
+
+def interest(runner: Runner) -> None:
+    """A room whose players want less of far players."""
+    scale = runner.scale
+    runner.report.interest = runner.alone(
+        "interest", "interest", InterestResult, rounds=scale.rounds, seconds=scale.seconds
+    )
 
 
 def slow(runner: Runner) -> None:
@@ -347,6 +425,7 @@ QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "watchers": watchers,
     "http": http,
     "slow": slow,
+    "interest": interest,
     "federation": federation,
     "cluster": cluster,
 }

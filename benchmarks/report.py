@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,31 +13,56 @@ from rich.table import Table
 
 from benchmarks.cluster import ClusterResult, rows
 from benchmarks.federation import FederationResult
-from benchmarks.http import HttpResult
+from benchmarks.http import HTTP_PATH, HttpResult
 from benchmarks.idle import IdleResult
+from benchmarks.interest import InterestResult
 from benchmarks.joins import JoinsResult
 from benchmarks.load import LoadResult
 from benchmarks.machine import MIB
 from benchmarks.queue import QueueResult
+from benchmarks.ratios import UNSTEADY, ratios, spread, steady
 from benchmarks.slow import SlowResult
 from benchmarks.sustained import SustainedResult
 from benchmarks.watchers import WatchersResult
 
 KIB = 1024
-HTTP_PATH = "/api/time"
-"""The path that all servers answer."""
 
 
 class RoomRun(msgspec.Struct, frozen=True):
-    """One server with that many players in one room. `result` is None if it was given up."""
+    """One server with that many players in one room.
+
+    `result` is that of the round whose p99 is the median; None if the server was given up. `rounds`
+    are all of them, in order.
+    """
 
     server: str
     players: int
     result: LoadResult | None
+    rounds: list[LoadResult] = []
+
+    @classmethod
+    def of(cls, server: str, players: int, rounds: list[LoadResult]) -> RoomRun:
+        """The run of these rounds; none: the server was given up."""
+        ordered = sorted(rounds, key=lambda one: p99_of(one) or float("inf"))
+        middle = ordered[(len(ordered) - 1) // 2] if ordered else None
+        return cls(server, players, middle, rounds)
+
+    def figures(self, of: Callable[[LoadResult], float | None]) -> list[float | None]:
+        """A figure of each round."""
+        return [of(one) for one in self.rounds]
+
+
+def p99_of(result: LoadResult) -> float | None:
+    return None if result.latency is None else result.latency.p99_ms
+
+
+def cpu_of(result: LoadResult) -> float | None:
+    return result.cpu_s_per_million
 
 
 class Sustained(msgspec.Struct, frozen=True):
-    """The highest rate that a server sustained, in deliveries or messages per second."""
+    """The highest rate that a server sustained, in deliveries or messages per second: the median
+    of the `rounds`."""
 
     server: str
     per_s: float
@@ -45,13 +71,22 @@ class Sustained(msgspec.Struct, frozen=True):
     players: int
     rate: float
     search: SustainedResult | None
+    rounds: list[float] = []
 
 
 class HttpRun(msgspec.Struct, frozen=True):
-    """Requests per second of one server."""
+    """Requests per second of one server. `result` is the median of the `rounds`."""
 
     server: str
     result: HttpResult
+    rounds: list[HttpResult] = []
+
+    def figures(self, path: str) -> list[float | None]:
+        """Requests a second on a path in each round."""
+        return [
+            next((one.requests_per_s for one in found.paths if one.path == path), None)
+            for found in self.rounds
+        ]
 
 
 class Report(msgspec.Struct):
@@ -75,6 +110,7 @@ class Report(msgspec.Struct):
     slow: SlowResult | None = None
     federation: FederationResult | None = None
     cluster: ClusterResult | None = None
+    interest: InterestResult | None = None
 
     def room(self, server: str, players: int) -> LoadResult | None:
         found = (run for run in self.rooms if run.server == server and run.players == players)
@@ -91,12 +127,47 @@ class Report(msgspec.Struct):
         )
         return next(found, None)
 
-    def load_results(self) -> Iterator[LoadResult]:
-        """Every run of the load generator, including the probes of searches."""
-        yield from (run.result for run in self.rooms if run.result is not None)
-        for row in (*self.sustained, *self.inbound):
-            if row.search is not None:
-                yield from row.search.probes
+    def compared(self, us: str = "Reileta") -> Iterator[Compared]:
+        """How this server compares with each other one, by the ratios of rounds."""
+        for mine in self.rooms:
+            for its in self.rooms:
+                if mine.server != us or its.server == us or its.players != mine.players:
+                    continue
+                for what, of in (("p99", p99_of), ("CPU of a delivery", cpu_of)):
+                    found = ratios(mine.figures(of), its.figures(of))
+                    if found:
+                        yield Compared(f"{what}, {mine.players} players", its.server, found)
+        for what, found_rates in (
+            ("highest rate", self.sustained),
+            ("messages in", self.inbound),
+        ):
+            ours = next((one for one in found_rates if one.server == us), None)
+            for other in found_rates:
+                if ours is not None and other is not ours:
+                    found = ratios(ours.rounds, other.rounds)
+                    if found:
+                        yield Compared(what, other.server, found)
+        http = next((one for one in self.http if one.server == us), None)
+        for run in self.http:
+            if http is not None and run is not http:
+                found = ratios(http.figures(HTTP_PATH), run.figures(HTTP_PATH))
+                if found:
+                    yield Compared(f"requests a second on {HTTP_PATH}", run.server, found)
+
+    def ratio(self, what: str, server: str) -> float | None:
+        """The median of the rounds' ratios, or None."""
+        found = (one.ratios for one in self.compared() if (one.what, one.server) == (what, server))
+        values = next(found, None)
+        return None if values is None else statistics.median(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """This server's figure as a multiple of another one's, round by round, in order of size."""
+
+    what: str
+    server: str
+    ratios: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +194,13 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
     ours = next((one for one in report.sustained if one.server == us), None)
     for peer in report.sustained:
         if ours is not None and peer.server in ("Node ws", "Socket.IO") and peer.per_s:
-            times = ours.per_s / peer.per_s
+            times = report.ratio("highest rate", peer.server) or ours.per_s / peer.per_s
             what = f"highest rate / that of {peer.server}"
             yield Check(what, "≥ 6", f"{times:.1f}", times >= 6)
     mine, bun = report.room(us, 300), report.room("Bun", 300)
     if mine and bun and mine.latency and bun.latency:
         times = mine.latency.p99_ms / bun.latency.p99_ms
+        times = report.ratio("p99, 300 players", "Bun") or times
         yield Check("p99 at 300 players / Bun's", "≤ 4", f"{times:.1f}", times <= 4)
     if report.idle is not None and report.idle.bytes_each is not None:
         each = report.idle.bytes_each / KIB
@@ -162,7 +234,7 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         report.requests_per_s("FastAPI", HTTP_PATH),
     )
     if ours_per_s and theirs:
-        times = ours_per_s / theirs
+        times = report.ratio(f"requests a second on {HTTP_PATH}", "FastAPI") or ours_per_s / theirs
         yield Check(
             f"requests a second on {HTTP_PATH} / FastAPI's", "≥ 1", f"{times:.2f}", times >= 1
         )
@@ -179,6 +251,14 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         yield Check(
             "unkeyed messages at the slow one", "all, or closed 4008", slow.unkeyed_outcome, good
         )
+    if report.interest is not None and len(report.interest.rows) > 1:
+        row = report.interest.rows[1]
+        what = f"{report.interest.players} players, {report.interest.near} near"
+        fewer = row.fewer_bytes.median
+        yield Check(f"{what}: bytes to all / to each client", "≥ 5", f"{fewer:.1f}", fewer >= 5)
+        if row.cpu_each is not None:
+            each = row.cpu_each.median
+            yield Check(f"{what}: CPU of a delivery", "≤ 1.3", f"{each:.2f}", each <= 1.3)
     if report.cluster is not None:
         for what, goal, figure, met in rows(report.cluster):
             if met is not None:
@@ -205,6 +285,12 @@ def tables(report: Report) -> Iterator[Table]:
         yield _sustained("The most a server sustains in one room", "deliveries/s", report.sustained)
     if report.inbound:
         yield _sustained("Messages in, rooms of two", "messages/s", report.inbound)
+    compared = list(report.compared())
+    if compared:
+        table = Table("figure", "other", "Reileta / other", title="Ratios of alternating rounds")
+        for one in compared:
+            table.add_row(one.what, one.server, spread(one.ratios))
+        yield table
     singles = _singles(report)
     if singles.row_count:
         yield singles
@@ -225,11 +311,11 @@ def show(report: Report, console: Console) -> None:
         console.print(f"[yellow]not measured: {server}: {why}[/]")
     for what, why in report.failed.items():
         console.print(f"[red]failed: {what}: {why}[/]", highlight=False)
-    disturbed = [run for run in report.load_results() if run.disturbed]
-    if disturbed:
+    unsteady = [one for one in report.compared() if not steady(one.ratios)]
+    if unsteady:
         console.print(
-            f"[yellow]in {len(disturbed)} runs the load was late though it had little to do: "
-            "something else used the machine, and no figure here is to be trusted[/]",
+            f"[yellow]! {len(unsteady)} ratios differ by more than {UNSTEADY:g} times between"
+            " rounds: something else used the machine, and they are not to be trusted[/]",
             highlight=False,
         )
     console.print(f"{report.machine}{'' if report.pinned else '; not pinned: one core alone'}")
@@ -319,6 +405,14 @@ def _singles(report: Report) -> Table:
         if slow.rss_before_bytes is not None and slow.rss_max_bytes is not None:
             grown = (slow.rss_max_bytes - slow.rss_before_bytes) / MIB
             table.add_row("the server's memory meanwhile", f"grew by {grown:.1f} MiB at most")
+    if report.interest is not None:
+        for one in report.interest.rows:
+            cpu = "" if one.server_cpu is None else f", {one.server_cpu:.2f} cores"
+            each = "" if one.cpu_s_per_million is None else f", {one.cpu_s_per_million:.2f} CPU s"
+            table.add_row(
+                f"{report.interest.players} players, {report.interest.near} near: {one.wants}",
+                f"{one.kib_per_s:.0f} KiB/s to each{cpu}{each} for a million deliveries",
+            )
     if report.cluster is not None:
         for what, _, figure, good in rows(report.cluster):
             if good is None:

@@ -31,13 +31,12 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.http_rounds import versions
 from benchmarks.load import LoadResult, Plan
 from benchmarks.machine import cores, describe, lift_file_limit
+from benchmarks.ratios import ratios, spread
 from benchmarks.rooms import PAYLOAD_BYTES, Rooms
 from benchmarks.servers import KINDS, REILETA, Running, Servers, install_peers
 
 WARM_UP_S: Final = 0.5
 DRAIN_S: Final = 1.0
-UNSTEADY: Final = 1.25
-"""A highest ratio over so many times the lowest is marked: the machine disturbed the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,7 @@ class Row(msgspec.Struct, frozen=True):
 
     def ratios(self, other: Row, of: Callable[[LoadResult], float | None]) -> list[float]:
         """Another row's figure as a multiple of this one's, round by round, in order of size."""
-        pairs = [(of(mine), of(its)) for mine, its in zip(self.rounds, other.rounds, strict=True)]
-        return sorted(mine / its for mine, its in pairs if mine and its)
+        return ratios(list(map(of, self.rounds)), list(map(of, other.rounds)))
 
 
 def cpu(result: LoadResult) -> float | None:
@@ -102,14 +100,6 @@ def table(rows: Sequence[Row]) -> Table:
             cells.append("" if row is first else spread(first.ratios(row, of)))
         shown.add_row(*cells)
     return shown
-
-
-def spread(ratios: Sequence[float]) -> str:
-    """The median of ratios, with the lowest and the highest; `!` if they differ too much."""
-    if not ratios:
-        return "-"
-    mark = " !" if ratios[-1] > UNSTEADY * ratios[0] else ""
-    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}){mark}"
 
 
 def main(

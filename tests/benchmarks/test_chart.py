@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib.collections import LineCollection
 from PIL import Image
 
-from benchmarks.chart import bars, draw, overloaded, points, save, thousands
+from benchmarks.chart import COLORS, apart, bars, draw, overloaded, points, save, thousands
 from benchmarks.report import Report, RoomRun
 from tests.benchmarks.reports import full_report, load_result
 
@@ -52,6 +53,27 @@ def test_the_latency_axis_is_logarithmic_and_names_the_servers() -> None:
     assert "Reileta: 25.0 ms" in said
     assert "Node ws: can't keep up" in said
     assert [text.get_text() for text in right.texts] == ["≥ 3.20 M", "≥ 3.19 M", "230 k"]
+
+
+def test_names_that_would_overlap_go_apart() -> None:
+    assert apart([5.0, 1.0, 1.1, 1.2], 1.0) == [5.0, 1.0, 2.0, 3.0]
+    assert apart([3.0, 1.0], 1.0) == [3.0, 1.0]
+
+
+def test_the_line_at_100_ms_ends_before_the_names() -> None:
+    report = full_report()
+    report.rooms.append(RoomRun("Socket.IO", 400, load_result(400, p99_ms=100.0)))
+    figure = draw(report)
+    figure.canvas.draw()
+    left = figure.axes[0]
+    (line,) = (one for one in left.collections if isinstance(one, LineCollection))
+    end, height = left.transData.transform((400, 100))
+    names = [text for text in left.texts if text.get_text().split(":")[0] in COLORS]
+    assert len(names) == 4
+    boxes = [text.get_window_extent() for text in names]
+    assert all(box.x0 > end or not box.y0 < height < box.y1 for box in boxes)
+    assert all(text.get_bbox_patch() and text.zorder > line.zorder for text in names)
+    assert not any(one.overlaps(two) for one in boxes for two in boxes if one is not two)
 
 
 def test_an_empty_report_says_that_nothing_was_measured() -> None:

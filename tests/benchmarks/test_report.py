@@ -8,7 +8,6 @@ import msgspec
 from rich.console import Console
 
 from benchmarks.report import Report, RoomRun, Sustained, checks, show
-from benchmarks.sustained import SustainedResult
 from tests.benchmarks.reports import full_report, load_result
 
 
@@ -69,14 +68,32 @@ def test_one_core_alone_is_said() -> None:
     assert "not pinned" in said(report)
 
 
-def test_a_machine_that_others_used_is_said() -> None:
+def test_only_ratios_that_differ_between_rounds_are_not_to_be_trusted() -> None:
     report = full_report()
+    slow_machine = [load_result(300, p99_ms=ms, late_ms=60.0) for ms in (20.0, 60.0, 40.0)]
+    theirs = [load_result(300, p99_ms=ms / 2) for ms in (20.0, 60.0, 40.0)]
+    report.rooms = [
+        RoomRun.of("Reileta", 300, slow_machine),
+        RoomRun.of("Bun", 300, theirs),
+        RoomRun.of("Node ws", 300, []),
+    ]
+    assert report.ratio("p99, 300 players", "Bun") == 2.0
+    assert "2.00 (2.00-2.00)" in said(report)
     assert "to be trusted" not in said(report)
-    late = load_result(late_ms=60.0)
-    search = SustainedResult(None, False, [late])
-    report.inbound.append(Sustained("Bun", 1.0, False, 2, 1.0, search))
-    assert late.disturbed
-    assert "in 1 runs the load was late" in said(report)
+    assert report.rooms[0].result == slow_machine[2]
+    assert report.rooms[2].result is None
+    theirs[0] = load_result(300, p99_ms=20.0)
+    assert "1 ratios differ" in said(report)
+
+
+def test_searches_are_compared_round_by_round() -> None:
+    report = full_report()
+    report.inbound = [
+        Sustained("Reileta", 2.0, False, 2, 1.0, None, [1.0, 2.0, 3.0]),
+        Sustained("Bun", 4.0, False, 2, 1.0, None, [2.0, 4.0, 6.0]),
+    ]
+    assert report.ratio("messages in", "Bun") == 0.5
+    assert report.ratio("messages in", "Socket.IO") is None
 
 
 def test_the_json_reads_back_as_it_was() -> None:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from benchmarks import room_rounds
 from benchmarks.connect import Dialect
 from benchmarks.load import LoadResult
-from benchmarks.room_rounds import Contender, Rounds, Row, cpu, p99, spread, table
+from benchmarks.ratios import spread
+from benchmarks.room_rounds import Contender, Rounds, Row, cpu, p99, table
 from benchmarks.servers import Running
 from benchmarks.stats import Latency
 
