@@ -54,6 +54,7 @@ from actors.runtime.clock_steps import EVERY_S, ClockSteps
 from actors.runtime.instruments import Instruments
 from actors.runtime.mailbox import Ref
 from actors.runtime.registry import Registry
+from actors.runtime.rounds import Rounds
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
 from actors.runtime.trace_watch import STEP_S, TraceWatch
@@ -133,6 +134,7 @@ class Node:
         console: what admins see, of all nodes.
         watches: the sockets of admins that watch it.
         draining: whether the server is stopping.
+        rounds: those in which the sockets are read.
         unready: each returns why this process is not ready; None: it is.
         cluster: this process's part in the cluster; None if it is the only one.
     """
@@ -176,6 +178,7 @@ class Node:
             links=() if key is None else key.links,
         )
         self.draining = False
+        self.rounds = Rounds()
         self.unready: list[Callable[[], str | None]] = []
         self.shared = shared
         self._listeners = Listeners() if listeners is None else listeners
@@ -234,6 +237,7 @@ class Node:
                 backlog_limit_bytes=settings.backlog_limit_bytes,
                 paced=settings.rate_limits == "on",
                 fenced=_ignore if cluster is None else cluster.hosting.fenced,
+                rounds=self.rounds,
             ),
             InstanceVisibility(store, directory, address),
             settings,

@@ -455,7 +455,9 @@ async def _apis(
         )
         node.unready.append(app.proxy.unready)
     gateways = TrustedGateways(secret, now_ms) if settings.registry_alone else None
-    http_server = HttpServer(app, settings, node.metrics, timeouts, node.background, gateways)
+    http_server = HttpServer(
+        app, settings, node.metrics, timeouts, node.background, gateways, node.rounds
+    )
     try:
         yield _Apis(app, http_server, gateway)
     finally:

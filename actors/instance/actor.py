@@ -260,12 +260,23 @@ class InstanceActor(Actor[InstanceMessage]):
 
     # Messages ----------------------------------------------------------------------------------
 
+    def receive_now(self, message: InstanceMessage) -> bool:
+        if not isinstance(message, SendData):
+            return False
+        if self._holding is not None and not self._holding.valid():
+            return False
+        self._relay_data(message)
+        return True
+
+    def _relay_data(self, message: SendData) -> None:
+        self._send(message)
+        if self.parts.fanout.gathered > PART_BYTES:
+            self._write_to_sockets()
+            self._wrote_early = True
+
     async def receive(self, message: InstanceMessage) -> None:
         if isinstance(message, SendData):  # nearly every message
-            self._send(message)
-            if self.parts.fanout.gathered > PART_BYTES:
-                self._write_to_sockets()
-                self._wrote_early = True
+            self._relay_data(message)
             return
         if isinstance(message, Depart):
             self._departing = True
@@ -359,6 +370,9 @@ class InstanceActor(Actor[InstanceMessage]):
             message.sink.send(error)
 
     async def flush(self) -> None:
+        self.flush_now()
+
+    def flush_now(self) -> None:
         if self._departing:
             self._depart()
             return

@@ -12,6 +12,7 @@ from actors.instance.hosted import Holding
 from actors.instance.publisher import NewsRelay
 from actors.instance.recovery import RecoveryState
 from actors.runtime.mailbox import Ref
+from actors.runtime.rounds import Rounds
 from actors.server import LiveServer
 from reileta.clock import Clock
 from reileta.observability.activity_log import ActivityLog
@@ -47,6 +48,8 @@ class InstanceConfig:
     """Whether players who send more than others can receive are held back."""
     fenced: Callable[[Holding], None] = lambda _: None
     """Is called when a write has found that the instance has another host."""
+    rounds: Rounds | None = None
+    """The rounds in which the sockets are read; None: all messages wait in mailboxes."""
 
     def writes(self, recovery: RecoveryState) -> HostWrites:
         """The durable writes of an instance's host."""

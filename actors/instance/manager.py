@@ -231,6 +231,7 @@ class InstanceManager:
                 lambda: self._actor(recovery),
                 mailbox_limit=self._settings.mailbox_limit,
                 gone=gone,
+                rounds=self._config.rounds,
             )
 
         return await self._registry.get(record.id, spec)

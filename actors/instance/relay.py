@@ -39,7 +39,7 @@ class SocketSeat:
         self.player = player
         self._session = session
         self._instance = instance
-        self._tell = instance.tell
+        self._tell = instance.tell_now
         self.series = series
 
     @property

@@ -14,6 +14,12 @@ A sender of only a few of an actor's messages takes a `Recipient` of those.
 drains grow by themselves. `flush` is the place for work that many messages can share: one write per
 receiver, one statement per drain.
 
+**At once.** `ref.tell_now(message)` is `tell` for messages that come in great numbers. In a round
+of a task that reads sockets (`actors/runtime/rounds.py`), an actor that waits for messages handles
+it in the sender's task with `receive_now`, and flushes at the end of the round with `flush_now`. If
+anything waits in the mailbox, the message waits behind it. So it is a drain without a mailbox: the
+order, crashes and their log are the same. Messages of traces that are logged always wait.
+
 **One thing at a time.** `receive`, `flush` and the functions given to `context.run` never overlap.
 An actor may `tell` itself; asking itself raises, because it would wait for ever. `receive` does not
 wait for the database or the network: `context.run` does that beside the actor.
@@ -70,6 +76,7 @@ import outcome
 from actors.runtime.deadline import Deadline
 from actors.runtime.mailbox import Ref
 from actors.runtime.message import Message, WorkDone
+from actors.runtime.rounds import Rounds
 from actors.runtime.timers import Timer
 from reileta.clock import Clock
 
@@ -150,12 +157,20 @@ class Actor(ABC, Generic[M]):
     async def receive(self, message: M) -> None:
         """Handles one message."""
 
+    def receive_now(self, message: M) -> bool:
+        """Handles one message as `receive` does, without waiting; False: it did nothing, and
+        `receive` must handle it."""
+        return False
+
     def work_done(self, done: WorkDone[Any]) -> None:
         """Handles the outcome of work that `context.run` began: calls its `then`."""
         done.finish()
 
     async def flush(self) -> None:
         """Ends a drain: does the work that its messages share, once for all of them."""
+
+    def flush_now(self) -> None:
+        """As `flush`, without waiting, for messages of `receive_now`."""
 
     async def on_stop(self) -> None:
         """Called when the actor ends in order, after its last message."""
@@ -189,7 +204,8 @@ class Spec(Generic[M]):
     """How to start an actor, and how to restart it.
 
     `name` is `kind` or `kind/id`. `gone` is called once, when an actor that had started has ended
-    for good, with the error that ended it or None; it must not wait.
+    for good, with the error that ended it or None; it must not wait. In `rounds`, the actor handles
+    messages at once (`receive_now`).
     """
 
     name: str
@@ -197,6 +213,7 @@ class Spec(Generic[M]):
     restart: Restart = Restart()
     mailbox_limit: int = 1024
     gone: Callable[[Exception | None], Any] | None = None
+    rounds: Rounds | None = None
 
     @property
     def kind(self) -> str:

@@ -24,7 +24,7 @@ from actors.runtime.mailbox import Envelope, Mailbox, Ref
 from actors.runtime.message import Message, Request, WorkDone
 from actors.runtime.meter import ActorFigures, Crash, Meter
 from actors.runtime.timers import Timer, Timers
-from actors.runtime.trace import NO_TRACE, current
+from actors.runtime.trace import NO_TRACE, current, next_message_id
 from reileta.clock import Clock
 from reileta.errors import ReiletaError
 from reileta.observability import log_events, redact
@@ -75,6 +75,18 @@ class Cell(Generic[M]):
         self._actor: Actor[M] | None = None
         self._own = _Own(self.mailbox)
         self._debug = bool(self.log.is_enabled_for(logging.DEBUG))
+        self._rounds = spec.rounds
+        self._in_round = False
+        self._handled = 0
+        """Messages that were handled at once and are not flushed yet."""
+        self._handled_at = 0.0
+        """When the first of them came."""
+        self._rest_until = 0.0
+        """Before that, rounds do not flush."""
+        self._rest_ends = False
+        """Whether a round is ordered for then."""
+        self._fault: M | None = None
+        """The message that failed when it was handled at once."""
         self.restarts = 0
         self.last_messages: tuple[str, ...] = ()
         """Those before the last crash."""
@@ -132,6 +144,8 @@ class Cell(Generic[M]):
 
     @property
     def oldest_at(self) -> float:
+        if self._handled:
+            return self._handled_at
         return self._batch[0].at if self._batch else trio.current_time()
 
     def rest(self, seconds: float) -> None:
@@ -194,6 +208,65 @@ class Cell(Generic[M]):
                 self._failure = failure
         self.mailbox.poke()
 
+    # Messages that are handled at once ---------------------------------------------------------
+
+    def _now(self, message: M) -> bool:
+        """Handles a message at once; False: it did nothing, and the message must wait."""
+        rounds, actor = self._rounds, self._actor
+        if rounds is None or actor is None or not rounds.open or not self.mailbox.idle:
+            return False
+        span = current.get()
+        if span.sampled or self._debug:
+            return False
+        with CapturedFailure() as captured:
+            if not actor.receive_now(message):
+                return False
+        if not self._handled:
+            self._handled_at = rounds.now
+        self._handled += 1
+        record = (type(message), next_message_id(), span.id, span.trace, rounds.now)
+        self._recorder.append(record)
+        if captured.error is not None:
+            self._fault = message
+            self._fail_now(captured.error)
+        elif not self._in_round:
+            self._in_round = True
+            rounds.join(self._end_round)
+        return True
+
+    def _end_round(self) -> None:
+        """Flushes what was handled at once, unless the actor rests or a drain will flush it."""
+        self._in_round = False
+        rounds, actor = self._rounds, self._actor
+        if rounds is None or actor is None or not self._handled or not self.mailbox.idle:
+            return
+        if rounds.now < self._rest_until:
+            if not self._rest_ends:
+                self._rest_ends = True
+                rounds.later(self._rest_until, self._end_rest)
+            return
+        with CapturedFailure() as captured:
+            actor.flush_now()
+        if captured.error is not None:
+            self._fail_now(captured.error)
+            return
+        self._count(self._handled, rounds.now - self._handled_at)
+        if self._rest_s:
+            self._rest_until, self._rest_s = trio.current_time() + self._rest_s, 0.0
+
+    def _end_rest(self) -> None:
+        self._rest_ends = False
+        self._end_round()
+
+    def _fail_now(self, error: Exception) -> None:
+        """Crashes the incarnation: its task raises the error."""
+        self._failure = error
+        self.mailbox.poke()
+
+    def _count(self, messages: int, waited_s: float) -> None:
+        self._handled = 0
+        self._instruments.drained(self._kind, messages, waited_s)
+
     # An incarnation ----------------------------------------------------------------------------
 
     async def live(self, started: Callable[[], None]) -> None:
@@ -202,12 +275,15 @@ class Cell(Generic[M]):
         self._own = _Own(self.mailbox)
         self._batch = []
         self._observed = []
-        self._failure = None
+        self._failure = self._fault = None
+        self._handled = 0
         actor = self._actor = self.spec.factory()
         actor.context = self
         current.set(NO_TRACE)
         await actor.on_start()
         started()
+        if self._rounds is not None:
+            self.mailbox.now = self._now
         try:
             while True:
                 # Work can fail during a drain as well as during the wait for the next one.
@@ -217,13 +293,18 @@ class Cell(Generic[M]):
                 self._raise_failure()
                 if batch:
                     await self._drain(actor, batch)
+                    # So that an idle actor keeps no message alive.
+                    del batch
                     if self._rest_s:
                         rest_s, self._rest_s = self._rest_s, 0.0
                         await trio.sleep(rest_s)
-                elif self.mailbox.draining and not self.mailbox.awaited:
+                    continue
+                draining = self.mailbox.draining
+                if self._handled and (draining or trio.current_time() >= self._rest_until):
+                    await actor.flush()
+                    self._count(self._handled, trio.current_time() - self._handled_at)
+                if draining and not self.mailbox.awaited:
                     break
-                # So that an idle actor keeps no message alive.
-                del batch
         except (trio.Cancelled, BaseExceptionGroup) as ending:
             # A handler's own nursery wraps the cancellation in a group.
             if not isinstance(ending, ExceptionGroup):
@@ -285,7 +366,7 @@ class Cell(Generic[M]):
             self._deferred.append(request)
         if self._deferred:
             self._deferred = [one for one in self._deferred if not one.slot.answered]
-        self._instruments.drained(self._kind, len(batch), begun - batch[0].at)
+        self._count(len(batch) + self._handled, begun - batch[0].at)
         self._batch = []
         if self._observed:
             self._observed = []
@@ -327,6 +408,8 @@ class Cell(Generic[M]):
                 dropped += 1
             elif index > fault and not envelope.own:
                 kept.append(envelope)
+        if self._fault is not None:
+            self._on_crash(self._fault)
         dropped += self._fail(self.mailbox.keep_signals())
         self.mailbox.requeue(kept)
         self._abandon()
@@ -366,7 +449,7 @@ class Cell(Generic[M]):
         """Ends the cell for good; no request is left waiting."""
         self._close()
         self._abandon()
-        self._actor = None
+        self._actor = self.mailbox.now = None
         self.stopped.set()
         if started and self.spec.gone is not None:
             with CapturedFailure() as hook:

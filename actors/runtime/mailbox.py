@@ -10,6 +10,7 @@ child, timer or job, so their number is bounded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import trio
@@ -58,6 +59,7 @@ class Mailbox(Generic[T]):
         "awaited",
         "draining",
         "limit",
+        "now",
         "task",
     )
 
@@ -73,6 +75,8 @@ class Mailbox(Generic[T]):
         self._closed = False
         self._queue: list[Envelope[T]] = []
         self._reader: trio.lowlevel.Task | None = None
+        self.now: Callable[[T], bool] | None = None
+        """Handles a message at once; returns False if it must wait in the mailbox."""
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -80,6 +84,11 @@ class Mailbox(Generic[T]):
     @property
     def closed(self) -> bool:
         return self._closed
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, and the actor does nothing but wait for a message."""
+        return self._reader is not None and not self.draining
 
     def put(self, message: T) -> None:
         """Queues the message.
@@ -217,6 +226,13 @@ class Ref(Generic[M]):
             if self._successor is None:
                 raise
             self._successor.tell(message)
+
+    def tell_now(self, message: M) -> None:
+        """As `tell`. In a round (`rounds.py`), an actor that is idle handles it before this
+        returns."""
+        now = self._mailbox.now
+        if now is None or not now(message):
+            self.tell(message)
 
     def signal(self, message: M) -> bool:
         """Sends a lifecycle message, which is never refused for want of room; never waits.

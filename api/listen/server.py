@@ -26,6 +26,7 @@ from websockets.server import ServerProtocol
 
 from actors.runtime.background import BackgroundTasks
 from actors.runtime.failures import capture_failure
+from actors.runtime.rounds import Rounds
 from api.listen.admission import Admission, Verdict
 from api.listen.byte_stream import (
     ByteStream,
@@ -119,6 +120,7 @@ class HttpServer:
         timeouts: time limits of connections; by default from the settings.
         background: supervises the loops of the port.
         gateways: for a registry behind gateways, which of their headers it believes.
+        rounds: what the actors handle at once while sockets are read.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class HttpServer:
         timeouts: Timeouts | None = None,
         background: BackgroundTasks | None = None,
         gateways: TrustedGateways | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         if timeouts is None:
             timeouts = Timeouts(idle_s=settings.http_idle_s)
@@ -147,7 +150,7 @@ class HttpServer:
         self._background = background or BackgroundTasks()
         self._nursery: trio.Nursery | None = None
         self._accepting = trio.CancelScope()
-        self._epoll_reader = EpollReader()
+        self._epoll_reader = EpollReader(rounds)
         self._hangups = HangupWatch()
         self._connections: set[HttpConnection] = set()
 

@@ -33,7 +33,7 @@ from actors.runtime.failures import capture_failure
 from api.listen.timeouts import PROGRESS_BYTES, PROGRESS_S
 from api.ws.message_rate import FRAMES_PER_MESSAGE, MESSAGE_BYTES
 from api.ws.transport.backlog import Backlog
-from api.ws.transport.text_frames import FrameTracker, text_frames
+from api.ws.transport.text_frames import FrameTracker, begins_text, text_frames
 from reileta.observability.log_events import CONNECTION_FAILED
 from reileta.observability.metrics import Metrics
 from reileta.protocol.close_codes import CloseCode
@@ -59,6 +59,8 @@ _GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 FRAME_BYTES: Final = MESSAGE_BYTES // FRAMES_PER_MESSAGE
 """So many bytes that are not text count as one frame."""
 _NO_LIMIT: Final = 2**63
+TAIL_BYTES: Final = 2048
+"""The rest of a larger text is put together by the parser."""
 DATA_OPCODES: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 _log = structlog.get_logger()
@@ -460,6 +462,8 @@ class ProtocolTransport(Transport):
         "_limit_bytes",
         "_over",
         "_protocol",
+        "_tail",
+        "_tail_limit_bytes",
         "_take_turn",
         "_takes",
         "_tracker",
@@ -475,6 +479,9 @@ class ProtocolTransport(Transport):
         self._protocol = upgraded.protocol
         self._fragments: list[bytes] | None = None
         self._limit_bytes = upgraded.protocol.max_message_size or _NO_LIMIT
+        self._tail = b""
+        """The beginning of a small text of which the rest has not come."""
+        self._tail_limit_bytes = min(self._limit_bytes, TAIL_BYTES)
         self._tracker: FrameTracker | None = None
         """Follows what the parser gets; None while it has all frames as a whole."""
         self._takes = Opcode.TEXT
@@ -492,7 +499,8 @@ class ProtocolTransport(Transport):
     def take_binary(self, limit_bytes: int) -> None:
         """Takes binary messages of up to that size from here on, instead of texts; nothing is
         compressed."""
-        self._takes, self._deflate, self._limit_bytes = Opcode.BINARY, False, -1
+        self._takes, self._deflate = Opcode.BINARY, False
+        self._limit_bytes = self._tail_limit_bytes = -1
         self._protocol.max_message_size = limit_bytes
 
     @property
@@ -557,12 +565,18 @@ class ProtocolTransport(Transport):
         self.heard_at = trio.current_time()
         self.pinged_at = None
         self._metrics.bytes_in += len(data)
+        if self._tail:
+            data, self._tail = self._tail + data, b""
         messages: Messages
         if self._tracker is None and self._fragments is None and self.state is TransportState.OPEN:
             texts, end = text_frames(data, self._limit_bytes)
             messages = cast(Messages, texts)
             if end < len(data):
-                messages += self._parse(data[end:])
+                rest = data[end:] if end else data
+                if begins_text(rest, self._tail_limit_bytes):
+                    self._tail = rest
+                else:
+                    messages += self._parse(rest)
         else:
             messages = self._parse(data)
         return [] if self.refusing else messages

@@ -22,6 +22,7 @@ import trio
 
 from actors.delivery.batch import Piece
 from actors.runtime.failures import CapturedFailure
+from actors.runtime.rounds import Rounds
 from api.ws.transport.backlog import MAX_VIEWS
 from api.ws.transport.base import (
     HELD,
@@ -31,6 +32,7 @@ from api.ws.transport.base import (
     TransportState,
     Upgraded,
 )
+from api.ws.transport.precise_timer import PreciseTimer
 from reileta.observability.log_events import CONNECTION_FAILED
 
 RECEIVE_BYTES: Final = 16_384
@@ -44,6 +46,9 @@ SHARE_S: Final = 0.004
 SMALL_RECEIVE_BYTES: Final = 4_096
 """Bytes that are read at a time, unless frames are large. The smallest frame has six bytes."""
 LARGE_FRAME_BYTES: Final = 512
+
+NEVER: Final = -1.0
+"""No round is due at this time."""
 
 _log = structlog.get_logger()
 
@@ -131,13 +136,17 @@ class SocketTransport(ProtocolTransport):
 
 
 class EpollReader:
-    """Reads for the transports in it. `run` is its task."""
+    """Reads for the transports in it, in rounds. `run` is its task."""
 
-    def __init__(self) -> None:
+    def __init__(self, rounds: Rounds | None = None) -> None:
+        self._rounds = rounds or Rounds()
         self._epoll = select.epoll()
         self._transports: dict[int, EpollTransport] = {}
         self._spent_s: dict[str, float] = {}
         """The time that each address has taken of this round."""
+        self._timer: PreciseTimer | None = None
+        """Made when the first round is due at a time."""
+        self._timer_at: float | None = None
 
     def __len__(self) -> int:
         return len(self._transports)
@@ -157,25 +166,64 @@ class EpollReader:
         """Reads until cancelled. A transport whose reading fails is cut; the others go on."""
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._spent_s.clear()
-            for descriptor, _ in self._epoll.poll(0, ROUND):
-                self._read(descriptor)
+            self._read_all()
+
+    def _read_all(self) -> None:
+        """One round: reads what is ready, and sets the timer for the next one."""
+        now = trio.current_time()
+        self._rounds.begin(now)
+        ready = self._epoll.poll(0, ROUND)
+        if len(ready) == 1:
+            self._read(ready[0][0])
+        elif ready:
+            self._read_fairly(ready)
+        due = self._rounds.end()
+        if due != self._timer_at:
+            self._set_timer(due)
+
+    def _set_timer(self, due: float | None) -> None:
+        self._timer_at = due
+        if self._timer is None:
+            self._timer = PreciseTimer()
+            self._epoll.register(self._timer.descriptor, select.EPOLLIN)
+        self._timer.set(None if due is None else due - trio.current_time())
+
+    def _read_fairly(self, ready: Sequence[tuple[int, int]]) -> None:
+        """Reads until an address has taken its share."""
+        transports, spent_s = self._transports, self._spent_s
+        spent_s.clear()
+        since_s = perf_counter()
+        for descriptor, _ in ready:
+            transport = transports.get(descriptor)
+            if transport is None:
+                self._pass_over(descriptor)
+                continue
+            spent = spent_s.get(transport.remote, 0.0)
+            if spent > SHARE_S:
+                continue
+            self._read(descriptor)
+            now_s = perf_counter()
+            spent_s[transport.remote] = spent + now_s - since_s
+            since_s = now_s
 
     def close(self) -> None:
         """Stops for good; a later `remove` does nothing."""
         self._epoll.close()
+        if self._timer is not None:
+            self._timer.close()
+
+    def _pass_over(self, descriptor: int) -> None:
+        """The descriptor was removed in this round, or is the timer, which must be set anew."""
+        if self._timer is not None and descriptor == self._timer.descriptor:
+            self._timer_at = NEVER
 
     def _read(self, descriptor: int) -> None:
         transport = self._transports.get(descriptor)
         if transport is None:
-            return  # it was removed in this round
-        spent_s = self._spent_s.get(transport.remote, 0.0)
-        if spent_s > SHARE_S:
+            self._pass_over(descriptor)
             return
-        began_s = perf_counter()
         with CapturedFailure() as contained:
             transport.readable()
-        self._spent_s[transport.remote] = spent_s + perf_counter() - began_s
         if contained.error is not None:
             _log.error(CONNECTION_FAILED, exc_info=contained.error)
             self.remove(descriptor)

@@ -1,8 +1,10 @@
 """Reads the frame that nearly all are: a whole text, masked, in the bytes that just came in.
 
 `websockets` reads every frame in generators, which costs more than the rest of a small message. So
-`text_frames` takes the leading frames of that form, and the protocol's parser gets what is left. As
-the search must begin where a frame does, `FrameTracker` follows the frames that the parser got.
+`text_frames` takes the leading frames of that form. A small one of which only the beginning is
+there waits for the rest (`begins_text`), since a full read hardly ever ends where a frame does. The
+protocol's parser gets everything else. As the search must begin where a frame does, `FrameTracker`
+follows the frames that the parser got.
 """
 
 from __future__ import annotations
@@ -46,6 +48,27 @@ def text_frames(data: bytes, limit_bytes: int) -> tuple[list[bytes], int]:
         texts.append(apply_mask(data[start:end], data[start - 4 : start]))
         at = end
     return texts, at
+
+
+def begins_text(data: bytes, limit_bytes: int) -> bool:
+    """Whether `data` is the beginning of a frame that `text_frames` takes once the rest is there.
+
+    `limit_bytes` should be small: the beginning is looked at again with each piece of the rest.
+    """
+    if not data or data[0] != _TEXT or limit_bytes < 0:
+        return False
+    if len(data) == 1:
+        return True
+    length = data[1] - _MASKED
+    if length == _SIZE_16:
+        if len(data) < 4:
+            return True
+        length = data[2] << 8 | data[3]
+        if length < _SIZE_16:
+            return False
+    elif not 0 <= length < _SIZE_16:
+        return False
+    return length <= limit_bytes
 
 
 class FrameTracker:

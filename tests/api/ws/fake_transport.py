@@ -109,6 +109,9 @@ class FakeSession:
         if self.raises is not None:
             raise self.raises
 
+    def tell_now(self, message: object) -> None:
+        self.tell(message)
+
     def tell(self, message: object) -> None:
         self.told.append(message)
         if self.raises is not None:

@@ -9,9 +9,10 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from api.ws.transport.text_frames import FrameTracker, text_frames
+from api.ws.transport.text_frames import FrameTracker, begins_text, text_frames
 
 LIMIT = 70_000
+TAIL_LIMIT = 200
 SIZES = st.sampled_from([0, 1, 5, 125, 126, 127, 300, 65_535, 65_536, LIMIT, LIMIT + 1])
 
 
@@ -65,15 +66,18 @@ def test_the_parser_gets_what_it_must(frames: list[bytes], cuts: list[int]) -> N
     alone, behind, tracker = spoken(), spoken(), FrameTracker()
     expected: list[tuple[Opcode, bool, bytes]] = []
     got: list[tuple[Opcode, bool, bytes]] = []
-    fragmented = False
+    fragmented, tail = False, b""
     for piece in pieces:
         alone.receive_data(piece)
         expected += told(alone)
-        end = 0
+        rest, tail = tail + piece, b""
         if tracker.between_frames and not fragmented and behind.state is State.OPEN:
-            texts, end = text_frames(piece, LIMIT)
+            texts, end = text_frames(rest, LIMIT)
             got += [(Opcode.TEXT, True, text) for text in texts]
-        rest = piece[end:]
+            rest = rest[end:]
+            if begins_text(rest, TAIL_LIMIT):
+                rest, tail = b"", rest
+                assert len(tail) < TAIL_LIMIT + 14
         if rest:
             tracker.follow(rest)
             behind.receive_data(rest)
@@ -91,3 +95,23 @@ def test_the_parser_gets_what_it_must(frames: list[bytes], cuts: list[int]) -> N
 def test_the_common_frame_takes_the_short_way(size: int) -> None:
     frame = masked(Opcode.TEXT, size)
     assert text_frames(frame * 3 + b"\x81", LIMIT) == ([b"x" * size] * 3, 3 * len(frame))
+
+
+@pytest.mark.parametrize("end", [1, 2, 3, 5, 7, 8, 100])
+def test_a_small_text_waits_for_its_rest(end: int) -> None:
+    frame = masked(Opcode.TEXT, 150)
+    assert begins_text(frame[:end], 150)
+    assert end < 4 or not begins_text(frame[:end], 149)
+
+
+def test_other_frames_do_not_wait() -> None:
+    for frame in (
+        masked(Opcode.PING, 5),
+        masked(Opcode.BINARY, 5),
+        masked(Opcode.TEXT, 5, fin=False),
+        masked(Opcode.TEXT, 65_536),
+        Frame(Opcode.TEXT, b"not masked").serialize(mask=False),
+        b"\x81\xfe\x00\x05" + bytes(4),
+    ):
+        assert not begins_text(frame[:4], 1 << 20)
+    assert not begins_text(masked(Opcode.TEXT, 5)[:4], -1)
