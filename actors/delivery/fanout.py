@@ -108,6 +108,31 @@ class Fanout:
             for sink in self._watchers:
                 self._edit(sink, start, end, None)
 
+    def relay(
+        self, frame: bytes, key: Hashable | None, without: Iterable[Sink], pace: DataRate
+    ) -> None:
+        """As `broadcast` of a player's data, which nearly all frames are."""
+        start, size = self._size, len(frame)
+        self._size = end = start + size
+        self.gathered += size
+        self._frames.append(frame)
+        self._keys.append(key)
+        self._paces.append(pace)
+        self._paced = True
+        if key is not None:
+            self._keyed = True
+        sinks, edits = self._sinks, self._edits
+        for sink in without:
+            if sink not in sinks:
+                continue
+            edit = edits.get(sink)
+            if edit is None:
+                edits[sink] = [(start, end, None)]
+            elif edit[-1][1] == start and edit[-1][2] is None:
+                edit[-1] = (edit[-1][0], end, None)
+            else:
+                edit.append((start, end, None))
+
     def private(
         self,
         sink: Sink,
@@ -147,9 +172,9 @@ class Fanout:
         self._frames, self._keys, self._keyed, self._size = [], [], False, 0
         self._paces, self._paced, self.gathered = [], False, 0
         self._edits, self._absent = {}, {}
-        frames = len(batch.ends)
+        frames, size = len(batch.ends), len(batch.buffer)
         delivered = reached = edited = 0
-        whole: list[Piece] = [(batch, 0, len(batch))]
+        whole: list[Piece] = [(batch, 0, size)]
         sinks: Iterable[Sink] = self._sinks
         group = self._interests.get(self._id)
         if group is not None:
@@ -164,6 +189,9 @@ class Fanout:
         for sink in sinks:
             edit = edits.get(sink)
             if edit is not None:
+                if len(edit) == 1 and edit[0] == (0, size, None):  # all of it is its own
+                    edited += 1
+                    continue
                 written = _write_edited(sink, batch, edit)
                 delivered += written
                 reached += written > 0

@@ -180,7 +180,7 @@ class InstanceActor(Actor[InstanceMessage]):
         if recovery.remote is not None and recovery.fanout is None:
             await recovery.remote.prepare()
         exists = await load(recovery, config.store)
-        fanout = recovery.fanout = Fanout(self._id, config.directory.interests)
+        fanout = self._fanout = recovery.fanout = Fanout(self._id, config.directory.interests)
         before = recovery.rules
         rules = self._rules_after(before)
         self.parts = parts = InstanceParts.make(config, self.context, recovery, rules, fanout)
@@ -265,18 +265,21 @@ class InstanceActor(Actor[InstanceMessage]):
             return False
         if self._holding is not None and not self._holding.valid():
             return False
-        self._relay_data(message)
+        self._send(message)
+        if self._fanout.gathered > PART_BYTES:
+            self._write_part()
         return True
 
-    def _relay_data(self, message: SendData) -> None:
-        self._send(message)
-        if self.parts.fanout.gathered > PART_BYTES:
-            self._write_to_sockets()
-            self._wrote_early = True
+    def _write_part(self) -> None:
+        """Writes before the end of the drain."""
+        self._write_to_sockets()
+        self._wrote_early = True
 
     async def receive(self, message: InstanceMessage) -> None:
         if isinstance(message, SendData):  # nearly every message
-            self._relay_data(message)
+            self._send(message)
+            if self._fanout.gathered > PART_BYTES:
+                self._write_part()
             return
         if isinstance(message, Depart):
             self._departing = True

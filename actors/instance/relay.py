@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,6 +90,8 @@ class DataRelay:
         self._rates = parts.recovery.rates
         self._missed = parts.recovery.missed
         self._away = parts.recovery.missed.away
+        self._players = parts.rules.seats.players
+        self._seated = parts.recovery.seated
         self._senders: dict[str, _Sender] = {}  # by player
         self._refused = 0
         self.speaker: str | None = None
@@ -128,9 +131,7 @@ class DataRelay:
             if (key is None or message.to is not None) and self.speaker != player:
                 self.speaker = player if self.speaker is None else EVERYBODY
             if spoken is TO_ALL or spoken.to is None:
-                self._fanout.broadcast(
-                    frame, conflation, without=self._sinks_of(player), data=True, pace=rate
-                )
+                self._fanout.relay(frame, conflation, self._sinks_of(player), rate)
                 if self._away and key is None:
                     self._missed.add(frame)
             else:
@@ -181,8 +182,8 @@ class DataRelay:
             at_once = self._rates.burst(users) // 1024
             raise TooManyRequests(1.0, Detail("data", TOO_MUCH_DATA.format(at_once)))
 
-    def _sinks_of(self, player_id: str) -> tuple[Sink, ...]:
+    def _sinks_of(self, player_id: str) -> Collection[Sink]:
         """A player's own sockets."""
-        player = self._rules.seats.players.get(player_id)
-        member = None if player is None else self._recovery.seated.get(player.session)
-        return () if member is None else tuple(member.sinks)
+        player = self._players.get(player_id)
+        member = None if player is None else self._seated.get(player.session)
+        return () if member is None else member.sinks

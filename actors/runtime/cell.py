@@ -76,6 +76,8 @@ class Cell(Generic[M]):
         self._own = _Own(self.mailbox)
         self._debug = bool(self.log.is_enabled_for(logging.DEBUG))
         self._rounds = spec.rounds
+        self._record = self._recorder.append
+        self._captured = CapturedFailure()
         self._in_round = False
         self._handled = 0
         """Messages that were handled at once and are not flushed yet."""
@@ -218,17 +220,18 @@ class Cell(Generic[M]):
         span = current.get()
         if span.sampled or self._debug:
             return False
-        with CapturedFailure() as captured:
+        captured = self._captured
+        with captured:
             if not actor.receive_now(message):
                 return False
+        self._record((type(message), next_message_id(), span.id, span.trace, rounds.now))
         if not self._handled:
             self._handled_at = rounds.now
         self._handled += 1
-        record = (type(message), next_message_id(), span.id, span.trace, rounds.now)
-        self._recorder.append(record)
         if captured.error is not None:
+            error, captured.error = captured.error, None
             self._fault = message
-            self._fail_now(captured.error)
+            self._fail_now(error)
         elif not self._in_round:
             self._in_round = True
             rounds.join(self._end_round)

@@ -26,25 +26,33 @@ M_contra = TypeVar("M_contra", bound=Message, contravariant=True)
 R = TypeVar("R")
 
 
-class Envelope(Span, Generic[T]):
+class Envelope(Span, Generic[T], eq=False, gc=True, kw_only=True):
     """A message in a mailbox, with its id, its trace, its cause, and the time it was sent.
 
     `at` is in seconds of Trio's clock. A `signal` outlives a crash, unless it is the incarnation's
     `own`: from its timers or its work.
     """
 
-    __slots__ = ("at", "cause", "message", "own", "signal")
+    message: T
+    cause: int
+    at: float
+    signal: bool
+    own: bool
 
-    def __init__(self, message: T, signal: bool, own: bool = False) -> None:
-        cause = current.get()
-        self.trace = cause.trace
-        self.sampled = cause.sampled
-        self.id = next_message_id()
-        self.cause = cause.id
-        self.message = message
-        self.signal = signal
-        self.own = own
-        self.at = trio.current_time()
+
+def _enclosed(message: T, *, signal: bool, own: bool = False) -> Envelope[T]:
+    """The message in its envelope: the current span caused it."""
+    cause = current.get()
+    return Envelope(
+        cause.trace,
+        cause.sampled,
+        next_message_id(),
+        message=message,
+        cause=cause.id,
+        at=trio.current_time(),
+        signal=signal,
+        own=own,
+    )
 
 
 class Mailbox(Generic[T]):
@@ -102,7 +110,7 @@ class Mailbox(Generic[T]):
         if len(self._queue) >= self.limit:
             self._instruments.refused(self._kind)
             raise MailboxFull
-        self._queue.append(Envelope(message, False))
+        self._queue.append(_enclosed(message, signal=False))
         if self._reader is not None:
             self._wake()
 
@@ -113,7 +121,7 @@ class Mailbox(Generic[T]):
         """
         if self._closed:
             return False
-        self._queue.append(Envelope(message, True, own))
+        self._queue.append(_enclosed(message, signal=True, own=own))
         if self._reader is not None:
             self._wake()
         return True

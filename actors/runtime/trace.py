@@ -13,23 +13,22 @@ from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
 from typing import Any, Final
 
+from msgspec import Struct
+
 next_message_id = itertools.count(1).__next__
 """Ids of messages: unique in this process, growing in the order of sending."""
 
 
-class Span:
+class Span(Struct, eq=False, gc=False):
     """A place in a trace: its id (64 random bits), and the message that is being handled.
 
     `id` is 0 at the edge, where no message has been sent yet. Each message of a `sampled` trace is
     logged at level info.
     """
 
-    __slots__ = ("id", "sampled", "trace")
-
-    def __init__(self, trace: int, sampled: bool = False, id_: int = 0) -> None:
-        self.trace = trace
-        self.sampled = sampled
-        self.id = id_
+    trace: int
+    sampled: bool = False
+    id: int = 0
 
     @property
     def trace_id(self) -> str:

@@ -29,7 +29,7 @@ class ConnectionLog:
     """The log of one socket. `number` tells the sockets of a process apart; `names` are the names
     of commands that may be logged."""
 
-    __slots__ = ("_activity", "_debug", "_names", "number")
+    __slots__ = ("_activity", "_names", "debug", "number")
 
     def __init__(
         self, number: int, names: frozenset[str], activity: ActivityLog, *, debug: bool
@@ -37,11 +37,11 @@ class ConnectionLog:
         self.number = number
         self._names = names
         self._activity = activity
-        self._debug = debug
+        self.debug = debug
 
     def observes(self, span: Span) -> bool:
         """Whether the span's trace is logged."""
-        return self._debug or span.sampled
+        return self.debug or span.sampled
 
     def opened(self, span: Span) -> None:
         self._note(span, log_events.SOCKET_OPENED)

@@ -120,7 +120,7 @@ def event(name: str, subgroup: str | None, data: bytes) -> bytes:
 class DataFrames:
     """`instance-data` events of one player of one instance."""
 
-    __slots__ = ("_head",)
+    __slots__ = ("_head", "_plain")
 
     def __init__(self, instance_id: str, player_id: str) -> None:
         self._head = b'{"command":"%b","subgroup":"%b","data":{"player":"%b",' % (
@@ -128,10 +128,15 @@ class DataFrames:
             instance_id.encode(),
             player_id.encode(),
         )
+        self._plain = self._head + b'"data":'
 
     def plain(self, data: bytes) -> bytes:
         """The frame of a message with neither `key` nor `at`: the common case."""
-        return text_frame(b'%b"data":%b}}' % (self._head, data))
+        plain = self._plain
+        size = len(plain) + len(data) + 2
+        if 126 <= size < 65536:
+            return b"\x81\x7e%b%b%b}}" % (size.to_bytes(2), plain, data)
+        return text_frame(b"%b%b}}" % (plain, data))
 
     def keyed(self, key: str | None, at: float | None, data: bytes) -> bytes:
         return text_frame(

@@ -18,7 +18,12 @@ from actors.runtime.errors import ActorStopped
 from actors.session.messages import Join, Leave
 from api.audit import AuditNote, note_done
 from api.ws.declarations import CommandReply, Commands
-from api.ws.registry.connection import ClientMessage, CommandContext, RegistryConnection
+from api.ws.registry.connection import (
+    MISSING,
+    ClientMessage,
+    CommandContext,
+    RegistryConnection,
+)
 from api.ws.registry.events import EVENTS, Pong, PongView, TopicView, Welcome
 from api.ws.registry.examples import IDENTITY, INSTANCE, PLAYER, SINCE, TOPIC, WELCOME
 from api.ws.registry.inputs import (
@@ -416,9 +421,8 @@ def send_data(connection: RegistryConnection, message: ClientMessage) -> None:
         connection.refuse(message, error)
         return
     try:
-        seat.send_data(
-            connection.transport, data, message.key, message.at, message.to, message.wanted
-        )
+        state = None if message.state is MISSING else message.wanted
+        seat.send_data(connection.transport, data, message.key, message.at, message.to, state)
     except ActorStopped:
         connection.refuse(message, NotInInstance())
     except Overloaded as error:

@@ -56,7 +56,7 @@ _TOO_DEEP: Final = "is nested too deeply"
 _LOCATION: Final = re.compile(r"(?P<problem>.*) - at `(?:key in )?\$(?P<path>.*)`", re.DOTALL)
 
 
-class ClientMessage(Struct):
+class ClientMessage(Struct, gc=False):
     """A message from the client. `key`, `at` and `to` belong to `instance-data` alone."""
 
     command: Annotated[str, Meta(description="The command's name")]
@@ -261,9 +261,11 @@ class RegistryConnection:
         "_auth",
         "_commands",
         "_counted",
+        "_limited",
         "_log",
         "_message",
         "_message_rate",
+        "_metrics",
         "_rates",
         "_relays",
         "_sampler",
@@ -297,6 +299,8 @@ class RegistryConnection:
         self._message: ClientMessage | None = None
         self._span = current.get()
         self._message_rate = MessageRate(node.settings)
+        self._limited = node.settings.rate_limits == "on"
+        self._metrics = node.metrics
         self._rates = rates
         self._counted: str | None = None
         """The user whose socket this counts as."""
@@ -305,15 +309,18 @@ class RegistryConnection:
 
     def take(self, payload: bytes | None) -> bool:
         """Takes one message; False when `handle` must finish it. Never waits, never raises."""
-        self.node.metrics.messages_in += 1
-        span = self._begin()
-        if not self._message_rate.take(1 if payload is None else weight(len(payload))):
+        self._metrics.messages_in += 1
+        span = self._sampler.begin()
+        current.set(span)
+        if self._limited and not self._message_rate.take(
+            1 if payload is None else weight(len(payload))
+        ):
             self._exceeded("too many messages")
             return True
         if payload is None:
             self._refuse(None, None, None, MessageInvalid.field("message", "must be text"))
             return True
-        if not is_utf8(payload):
+        if not payload.isascii() and not is_utf8(payload):
             self.transport.close(CloseCode.INVALID_DATA, "not UTF-8")
             return True
         try:
@@ -323,7 +330,7 @@ class RegistryConnection:
                 self._log.received(span, invalid.command, len(payload))
             self._refuse(invalid.command, invalid.state, invalid.subgroup, invalid.error)
             return True
-        if self._log.observes(span):
+        if span.sampled or self._log.debug:
             self._log.received(span, message.command, len(payload))
         relay = self._relays.get(message.command)
         if relay is not None:

@@ -177,7 +177,7 @@ async def test_signals_of_others_are_kept_and_come_before_later_ones() -> None:
 
 async def test_an_envelope_belongs_to_the_trace_it_was_sent_in() -> None:
     mailbox: Mailbox[str] = Mailbox(10)
-    with Traced(Span(7, sampled=True, id_=3)):
+    with Traced(Span(7, sampled=True, id=3)):
         mailbox.put("a")
     mailbox.put("b")
     inside, outside = await mailbox.take()

@@ -18,7 +18,7 @@ from actors.runtime.mailbox import Ref
 from actors.runtime.rounds import Rounds
 from actors.runtime.supervisor import Supervisor
 from actors.runtime.timers import Timers
-from actors.runtime.trace import Span, bind
+from actors.runtime.trace import Span, Traced
 from tests.actors.probe import Boom, Note
 
 
@@ -132,7 +132,7 @@ async def test_messages_keep_their_order_behind_one_that_waits(autojump_clock: M
 
 async def test_messages_whose_traces_are_logged_wait(autojump_clock: MockClock) -> None:
     async with writing() as (ref, rounds, book):
-        with bind(Span(7, True)):
+        with Traced(Span(7, True)):
             tell(ref, rounds, "one")
         await wait_all_tasks_blocked()
         assert book.words == ["(one)"]

@@ -46,7 +46,7 @@ def test_log_events_get_the_trace() -> None:
     assert add_trace(None, "info", {}) == {}
     with Traced(Span(255)):
         assert add_trace(None, "info", {}) == {"trace": "00000000000000ff"}
-    with Traced(Span(255, id_=4)):
+    with Traced(Span(255, id=4)):
         assert add_trace(None, "info", {"message": "own"}) == {
             "trace": "00000000000000ff",
             "message": "own",
