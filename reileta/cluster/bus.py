@@ -500,9 +500,10 @@ class _NatsBus:
         self._queues.add(queue)
         try:
             # Without a connection, the next one begins with it.
-            if self._link is not None:
-                await self._listen(self._link, queue)
-                await self._flush(self._link)
+            link = self._link
+            if link is not None:
+                await self._listen(link, queue)
+                await self._flush(link)
             yield queue
         finally:
             self._queues.discard(queue)

@@ -30,8 +30,9 @@ within `take_ms / own_ms`. The rules, whose numbers the code and the tests use:
     within `look_ms`. Whoever takes it over first buries the record, expecting the revision that it
     saw, then fences the row, expecting the beat that it saw. If either is refused, the node is
     alive, or another node was faster.
-9.  A node that NATS does not answer for `yield_ms`, while PostgreSQL shows another node that NATS
-    answers, is isolated: it falls by itself, and gives its instances back after that.
+9.  A node that NATS does not answer for `yield_ms`, while PostgreSQL shows for as long that NATS
+    answers another node, is isolated: it falls by itself, and gives its instances back after that.
+    When NATS comes back for all, one node is the first that it answers: the others have their time.
 10. A node that stops gives its instances back after its last word, and deletes row and record.
 
 Why no node hosts what another one took over: when its row is fenced, its last confirmation by
@@ -80,7 +81,8 @@ class LeaseTimes:
         own_ms: for which a confirmation counts.
         take_ms: of silence, after which a node may be taken over.
         patience_ms: after which a call to a witness is given up.
-        yield_ms: without an answer of NATS, after which an isolated node gives its instances back.
+        yield_ms: without an answer of NATS, while it answers others, after which an isolated node
+            gives its instances back.
         look_ms: for which a look at a witness is recent.
         unseen_ms: of silence in NATS, after which a node that PostgreSQL shows is asked to yield.
     """
@@ -427,6 +429,8 @@ class PeerWatch:
         self._rows: dict[str, tuple[DatabaseMark, int]] = {}
         """Each node's row, and when it was first seen so."""
         self._rows_looked_ms = NEVER
+        self._others_answered_ms = FOREVER
+        """Since when PostgreSQL shows, without a break, that NATS answers another node."""
         self._records: dict[str, tuple[Record | None, int]] = {}
         self._records_looked_ms = NEVER
         self._connection: int | None = None
@@ -448,6 +452,11 @@ class PeerWatch:
                 old = before.get(node)
                 same = old is not None and old[0].beat == mark.beat
                 self._rows[node] = (mark, old[1] if same and old is not None else now_ms)
+        broken = sent_ms - self._rows_looked_ms > self.times.look_ms
+        if not self._answers_another(now_ms):
+            self._others_answered_ms = FOREVER
+        elif broken or self._others_answered_ms == FOREVER:
+            self._others_answered_ms = now_ms
         self._rows_looked_ms = max(self._rows_looked_ms, sent_ms)
         for gone in before.keys() - self._rows.keys():
             self._records.pop(gone, None)
@@ -498,7 +507,7 @@ class PeerWatch:
 
     def next_ms(self, now_ms: int, nats_answered_ms: int) -> int:
         """When `overdue` or `is_isolated` may change, if nothing is seen before."""
-        times = [nats_answered_ms + self.times.yield_ms]
+        times = [max(nats_answered_ms, self._others_answered_ms) + self.times.yield_ms]
         for node, (_, row_since_ms) in self._rows.items():
             silent_ms = self.times.take_ms + jitter_ms(self.node, node)
             tried_ms = self._tried_ms.get(node, NEVER) + 2 * self.times.patience_ms
@@ -541,8 +550,11 @@ class PeerWatch:
     def is_isolated(self, now_ms: int, nats_answered_ms: int) -> bool:
         """Whether this node must yield (rule 9). `nats_answered_ms`: when the newest call that NATS
         has answered was sent."""
-        if now_ms - nats_answered_ms < self.times.yield_ms:
-            return False
+        since_ms = max(nats_answered_ms, self._others_answered_ms)
+        return now_ms - since_ms >= self.times.yield_ms and self._answers_another(now_ms)
+
+    def _answers_another(self, now_ms: int) -> bool:
+        """Whether PostgreSQL shows a node that lives, and that NATS answers."""
         return any(
             mark.nats_ok and now_ms - changed_ms <= self.times.look_ms
             for mark, changed_ms in self._rows.values()

@@ -97,6 +97,7 @@ async def at_the_door(ground: Ground, times: int, seed: int) -> Result:
             ground.visitor(instance, number % len(ground.nodes))
         here = ground.visitors[began:]
         await eventually(partial(_so_many_inside, here, capacity))
+        await eventually(partial(ground.places.__contains__, instance))
         await trio.sleep(CALM_S)
         result.expect(ground.places[instance][1] == 1, f"the epoch is {ground.places[instance]}")
         rows = await ground.sql(f"SELECT count(*) FROM places WHERE instance_id = '{instance}'")

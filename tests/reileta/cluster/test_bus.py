@@ -6,9 +6,11 @@ import asyncio
 import subprocess
 import sys
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import trio
+from nats.aio.client import Client
 
 from reileta.cluster.bus import (
     QUEUE_MESSAGES,
@@ -102,6 +104,32 @@ async def test_nothing_arrives_after_the_subscription(bus: Bus) -> None:
     with trio.move_on_after(0) as scope:
         await ended.receive()
     assert scope.cancelled_caught
+
+
+async def test_a_connection_may_end_while_a_subscription_begins(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscribe = Client.subscribe
+    ended = 0
+
+    async def end(client: Client, subject: str, **options: Any) -> Any:
+        nonlocal ended
+        begun = await subscribe(client, subject, **options)
+        if subject == "a" and not ended:
+            ended += 1
+            await client.close()
+            while bus.connection == 1:
+                await asyncio.sleep(0)
+        return begun
+
+    monkeypatch.setattr(Client, "subscribe", end)
+    with trio.fail_after(PATIENCE_S):
+        async with bus.subscribe("a") as subscription:
+            await bus.changed_from(1)
+            await connected(bus)
+            bus.publish("a", b"1")
+            assert b"1" in datas(await received(subscription, 2))
+    assert ended == 1
 
 
 @pytest.mark.parametrize(

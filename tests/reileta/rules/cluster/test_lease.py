@@ -312,13 +312,27 @@ def test_9_a_node_that_nats_does_not_answer_yields_if_it_answers_another_one() -
     seen = Watching()
     seen.look(5_000)
     assert not seen.watch.is_isolated(5_000, 0), "the other one is silent in PostgreSQL, too"
-    seen.beat = 2
-    seen.look(5_500, 5_500)
-    assert seen.watch.is_isolated(5_500, 2_500)
-    assert not seen.watch.is_isolated(5_500, 2_501)
-    seen.beat, seen.nats_ok = 3, False
-    seen.look(6_000, 6_000)
-    assert not seen.watch.is_isolated(6_000, 0), "NATS is away for all"
+    for now_ms in range(5_500, 8_500, 500):
+        seen.beat += 1
+        seen.look(now_ms, now_ms)
+        assert not seen.watch.is_isolated(now_ms, 0), "NATS has only begun to answer the other one"
+    assert seen.watch.is_isolated(8_500, 5_500)
+    assert not seen.watch.is_isolated(8_500, 5_501)
+    seen.beat, seen.nats_ok = seen.beat + 1, False
+    seen.look(9_000, 9_000)
+    assert not seen.watch.is_isolated(9_000, 0), "NATS is away for all"
+    seen.beat, seen.nats_ok = seen.beat + 1, True
+    seen.look(9_500, 9_500)
+    assert not seen.watch.is_isolated(9_500, 0), "the others' time begins anew"
+    assert seen.watch.next_ms(9_500, 0) <= 12_500
+
+
+def test_9_what_the_database_did_not_show_counts_for_nothing() -> None:
+    seen = Watching()
+    for now_ms in (500, 1_000, 9_000):  # no look between the last two: PostgreSQL was away
+        seen.beat += 1
+        seen.look(now_ms, now_ms)
+    assert not seen.watch.is_isolated(9_000, 0)
 
 
 def test_9_a_node_that_yields_falls_before_it_gives_back() -> None:

@@ -196,6 +196,15 @@ def test_nobody_is_isolated_while_nats_answers_no_one() -> None:
     assert not any(node.lease.fallen for node in world.nodes)
 
 
+def test_nobody_is_isolated_who_is_not_the_first_that_nats_answers_again() -> None:
+    world = CalmWorld(Rules())
+    world.run(3_000)
+    world.run(4_500, {("c0", "nats"): "lost", ("c1", "nats"): "lost"})
+    world.run(2_500, {("c0", "nats"): "lost"})
+    world.run(1_000)
+    assert not any(node.lease.fallen for node in world.nodes)
+
+
 def test_another_node_ends_a_take_over_that_its_taker_did_not_live_to_end() -> None:
     world = CalmWorld(Rules(), [(1.0, 0.0), (1.0, 0.0), (1.0, 0.0)])
     world.run(3_000)
