@@ -4,6 +4,7 @@
 #   make web       build the pages at /, /console and /docs; `make serve` does it, too
 #   make install   only set up .venv/; the command is then .venv/bin/reileta
 #   make test      every test, on all cores  (ARGS="-k seats" chooses, JOBS=1 takes one core)
+#   make split     run the end-to-end tests against a gateway, a registry and a host of instances
 #   make check     format, lint, types, imports, and the tests without a database
 #   make cluster   run three nodes that act as one server, to try it (SECONDS=60 ends it)
 #   make roles     run registry, gateway and a host of instances as processes of their own
@@ -34,7 +35,7 @@ USE := $(VENV)/.installed
 DEVELOP := $(VENV)/.installed-dev
 PROJECT := pyproject.toml reileta/__init__.py
 
-.PHONY: help serve web pages install test check cluster roles chaos bench docs format lock clean
+.PHONY: help serve web pages install test split check cluster roles chaos bench docs format lock clean
 
 help:
 	sed -n 's/^#   //p' Makefile
@@ -56,6 +57,10 @@ pages: $(USE)
 # Each worker has a PostgreSQL of its own.
 test: $(DEVELOP)
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+
+# tests/e2e/split_roles.py says how.
+split: $(DEVELOP)
+	REILETA_TEST_ROLES=split $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(or $(ARGS),tests/e2e)
 
 check: $(DEVELOP)
 	$(BIN)/ruff format --check .

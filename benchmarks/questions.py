@@ -19,6 +19,7 @@ import msgspec
 from benchmarks.cluster import ClusterResult
 from benchmarks.errors import BenchmarkError
 from benchmarks.federation import FederationResult
+from benchmarks.gateway import GatewayResult
 from benchmarks.http import HTTP_PATH, HttpResult
 from benchmarks.idle import IdleResult
 from benchmarks.interest import InterestResult
@@ -416,6 +417,14 @@ def cluster(runner: Runner) -> None:
     runner.report.cluster = runner.alone("cluster", "several nodes", ClusterResult, *quick)
 
 
+def gateway(runner: Runner) -> None:
+    """A file through a gateway, and straight to the registry behind it."""
+    mib, rounds = (64, 1) if runner.scale.quick else (512, 3)
+    runner.report.gateway = runner.alone(
+        "gateway", "a file through a gateway", GatewayResult, mib=mib, rounds=rounds
+    )
+
+
 QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "rooms": rooms,
     "inbound": inbound,
@@ -428,4 +437,5 @@ QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "interest": interest,
     "federation": federation,
     "cluster": cluster,
+    "gateway": gateway,
 }

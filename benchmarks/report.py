@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmarks.cluster import ClusterResult, rows
 from benchmarks.federation import FederationResult
+from benchmarks.gateway import GatewayResult
 from benchmarks.http import HTTP_PATH, HttpResult
 from benchmarks.idle import IdleResult
 from benchmarks.interest import InterestResult
@@ -111,6 +112,7 @@ class Report(msgspec.Struct):
     federation: FederationResult | None = None
     cluster: ClusterResult | None = None
     interest: InterestResult | None = None
+    gateway: GatewayResult | None = None
 
     def room(self, server: str, players: int) -> LoadResult | None:
         found = (run for run in self.rooms if run.server == server and run.players == players)
@@ -263,6 +265,15 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         for what, goal, figure, met in rows(report.cluster):
             if met is not None:
                 yield Check(what, goal, figure, met)
+    if report.gateway is not None:
+        passed_on = report.gateway
+        for way, share in (("up", passed_on.up_share), ("down", passed_on.down_share)):
+            what = f"{passed_on.mib} MiB {way} through a gateway / straight to the registry"
+            yield Check(what, "≥ 70 %", f"{share:.0%}", share >= 0.7)
+        found = f"+ {passed_on.memory_mib:.1f} MiB"
+        yield Check(
+            "memory of the gateway meanwhile", "≤ + 40 MiB", found, passed_on.memory_mib <= 40
+        )
     if report.federation is not None:
         found_ms = report.federation
         for what, limit_ms, ms in (

@@ -33,6 +33,7 @@ from api.listen.gateways import TrustedGateways
 from api.listen.server import HttpServer, open_listeners
 from api.listen.timeouts import Timeouts
 from api.proxy.proxy import GatewayProxy
+from api.proxy.upstream import tls_context
 from api.shared_limits import SharedLimits
 from api.web.pages import Pages
 from api.ws.gateway import Gateway, elsewhere_blueprint, gateway_blueprint
@@ -189,11 +190,14 @@ class Server:
         http_server: HttpServer,
         gateway: Gateway,
         serving: trio.CancelScope,
+        proxy: GatewayProxy | None = None,
     ) -> None:
         self.url = url
         self.node = node
         self.gateway = gateway
         self.http_server = http_server
+        self.proxy = proxy
+        """Passes requests on to registries; None: this process is one itself, or no gateway."""
         self._serving = serving
 
     async def stop(self) -> None:
@@ -383,7 +387,9 @@ async def _serve_on(
             _log.info(
                 log_events.SERVER_READY, url=url, address=address, port=port, version=__version__
             )
-            task_status.started(Server(url, node, http_server, gateway, nursery.cancel_scope))
+            task_status.started(
+                Server(url, node, http_server, gateway, nursery.cancel_scope, app.proxy)
+            )
 
 
 def _send_away_if_isolated(member: Member, gateway: Gateway, _: str) -> None:
@@ -452,6 +458,7 @@ async def _apis(
             gateway=settings.gateway_address or node.address,
             secret=secret,
             now_ms=now_ms,
+            tls=tls_context(settings.eta_ca) if settings.eta_ca is not None else None,
         )
         node.unready.append(app.proxy.unready)
     gateways = TrustedGateways(secret, now_ms) if settings.registry_alone else None

@@ -255,6 +255,9 @@ class Settings(BaseSettings):
     eta: str | None = None
     """`http://` or `https://` URLs of processes with the role `eta`, separated by commas, for one
     with the role `reil` and without `eta`."""
+    eta_ca: Path | None = None
+    """A PEM file with the certificates that sign those of `https://` URLs in `--eta`; by default,
+    those of the system count."""
     gateway_address: str | None = None
     """The address by which clients reach this gateway, if it has one of its own; by default
     `--address`. URLs in answers name it."""
@@ -354,6 +357,8 @@ class Settings(BaseSettings):
             raise ValueError(f"--role {self.role} needs --eta: the URLs of the registry")
         if self.eta is not None and not alone:
             raise ValueError("--eta is only for a process with the role reil and without eta")
+        if self.eta_ca is not None and not any(eta.secure for eta in self.eta_urls):
+            raise ValueError("--eta-ca is only for https:// URLs in --eta")
         if self.registry_alone and self.trusted_proxies is None:
             raise ValueError(
                 f"--role {self.role} needs --trusted-proxies: the addresses of the gateways"

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Final
 
@@ -31,6 +32,7 @@ from reileta.errors import ReiletaError
 from reileta.roles import EtaUrl
 from reileta.rules.gateway import is_hop_by_hop, named_by_connection
 from reileta.settings import KIB
+from reileta.startup import StartupError
 
 CONNECT_S: Final = 2.0
 ANSWER_S: Final = 60.0
@@ -142,17 +144,21 @@ class Registry:
     async def _connect(self) -> Connection:
         try:
             with trio.fail_after(CONNECT_S):
-                stream: trio.abc.Stream
                 tcp = await trio.open_tcp_stream(self.url.host, self.url.port)
-                stream = tcp
-                if self._tls is not None:
-                    stream = trio.SSLStream(
-                        tcp, self._tls, server_hostname=self.url.host, https_compatible=True
-                    )
-                    await stream.do_handshake()
+                stream = tcp if self._tls is None else await self._secured(tcp, self._tls)
         except (*_BROKEN, trio.TooSlowError, ssl.SSLError) as error:
             raise UpstreamFailed(f"can't be reached: {error!r}", sent=False) from error
         return Connection(self, stream, tcp.socket)
+
+    async def _secured(self, tcp: trio.SocketStream, tls: ssl.SSLContext) -> trio.abc.Stream:
+        """The connection with TLS; it is closed if that fails."""
+        stream = trio.SSLStream(tcp, tls, server_hostname=self.url.host, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            tcp.socket.close()
+            raise
+        return stream
 
     def finished(self, connection: Connection, *, reusable: bool) -> None:
         """An exchange has ended."""
@@ -448,9 +454,13 @@ def _headers_of(response: h11.Response) -> tuple[Headers, int | None]:
     return headers, int(lengths[0]) if lengths else None
 
 
-def tls_context() -> ssl.SSLContext:
-    """The context for registries with `https://`: their certificates must be valid."""
-    context = ssl.create_default_context()
+def tls_context(authorities: Path | None = None) -> ssl.SSLContext:
+    """The context for registries with `https://`: their certificates must be valid, and signed by
+    one of these; None: by one that the system trusts. Raises StartupError."""
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+    except OSError as error:  # also if it holds no certificate
+        raise StartupError(f"{authorities} must hold certificates (PEM): {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.federation import FederationResult
+from benchmarks.gateway import GatewayResult
 from benchmarks.http import HttpResult, PathResult
 from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
@@ -109,6 +110,15 @@ def full_report() -> Report:
             cached_read=Latency(9, 0.7, 1.0, 2.0),
             direct_read=Latency(9, 2.0, 3.0, 4.0),
             uncached_read=Latency(9, 5.0, 8.0, 9.0),
+        ),
+        gateway=GatewayResult(
+            mib=512,
+            rounds=3,
+            direct_up_mib_per_s=200.0,
+            direct_down_mib_per_s=400.0,
+            up_mib_per_s=160.0,
+            down_mib_per_s=320.0,
+            memory_mib=1.0,
         ),
         slow=SlowResult(
             players=100,

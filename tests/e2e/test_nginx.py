@@ -306,6 +306,69 @@ async def test_a_base_path_behind_nginx(
                 await player.event("authenticated")
 
 
+@pytest.mark.parametrize("removed", [False, True])
+async def test_a_gateway_and_its_registry_behind_nginx(
+    database_url: str, nginx: Nginx, browser: Browser, trusting: ssl.SSLContext, removed: bool
+) -> None:
+    """TLS, addresses of clients, WebSockets, uploads and a base path, as in front of one process.
+    (`make split` runs all tests of this file like that.)"""
+    locations = documented_base_path()
+    if removed:
+        locations = locations.replace(
+            "proxy_pass http://reileta;", "proxy_pass http://reileta/;", 1
+        )
+    content = hashlib.shake_256(b"").digest(5 * MIB)
+    async with behind(database_url, base_path="/vr", split=True) as harness:
+        seen: set[str] = set()
+        admission = harness.registry.http_server.admission
+        enter_behind = admission.enter_behind
+
+        def entered(address: str) -> Any:
+            seen.add(address)
+            return enter_behind(address)
+
+        admission.enter_behind = entered  # type: ignore[method-assign]
+        with nginx.serving(with_locations(locations), harness.port) as (_, secure):
+            async with browser(secure, headers={"X-Forwarded-For": "9.9.9.9"}) as http:
+                server = (await http.get("/vr/api/server")).json()["data"]
+                assert server["gateways"]["ws"] == "wss://play.example.org/vr/api/ws"
+                answer = await http.post("/vr/api/auth/register", json=LOGIN)
+                assert "Path=/vr" in answer.headers["Set-Cookie"]
+                assert "; Secure;" in answer.headers["Set-Cookie"]
+                user = answer.json()["data"]["user"]["id"]
+                assert await harness.store.networks.known(user, ONE)
+                # From here on, the registry answers.
+                http.cookies.clear()
+                http.headers["Authorization"] = f"Bearer {answer.json()['data']['token']}"
+                made = await http.put("/vr/api/worlds", json={"title": "A meadow"})
+                world = made.json()["data"]
+                assert world["server"] == "play.example.org"
+                assets = f"/vr/api/worlds/{world['id']}/assets"
+                kind = {"version": "1", "engine": "unity", "platform": "linux"}
+                asset = (await http.put(assets, json=kind)).json()["data"]
+                path = f"{assets}/{asset['id']}/file"
+                given = (await http.post(path, content=content)).json()["data"]
+                assert given["url"] == f"https://play.example.org{path}"
+                assert (await http.get(path)).content == content
+                part = await http.get(path, headers={"Range": "bytes=1000000-2999999"})
+                assert (part.status_code, part.content) == (206, content[1_000_000:3_000_000])
+                body = {"world": world["id"], "tags": ["avr:public"]}
+                room = (await http.put("/vr/api/instances", json=body)).json()["data"]
+                assert room["secure"] is True
+                missing = await http.get("/vr/api/nothing")
+                assert missing.status_code == 404
+                assert missing.json()["request"] == ("" if removed else "/vr") + "/api/nothing"
+            assert seen == {ONE}
+            bearer = ("Authorization", http.headers["Authorization"])
+            async with socket_at(secure, "/vr/api/ws", trusting, bearer) as player:
+                await player.event("authenticated")
+                await player.ask("subscribe", {"event": "update-instance", "target": room["id"]})
+                await player.join(room["id"])
+                known = [one for one in player.skipped if one["command"] == "update-instance"]
+                event = known[0] if known else await player.event("update-instance")
+                assert event["data"]["secure"] is True
+
+
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
 async def test_two_proxies_in_a_row(
     database_url: str, nginx: Nginx, browser: Browser, trusting: ssl.SSLContext, header: str

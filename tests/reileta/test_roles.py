@@ -64,6 +64,7 @@ def test_sets_that_fit(settings: dict[str, Any]) -> None:
         ({**CLUSTER, "role": "reil"}, "needs --eta"),
         ({**CLUSTER, "role": "reil,eta", **ETA}, "--eta is only for"),
         ({**ETA}, "--eta is only for"),
+        ({**CLUSTER, "role": "reil", **ETA, "eta_ca": "x"}, "--eta-ca is only for"),
         ({**CLUSTER, "role": "eta"}, "needs --trusted-proxies"),
         ({"gateway_secret": "x"}, "--gateway-secret is only for"),
         ({**CLUSTER, "role": "ins", "gateway_secret": "x"}, "--gateway-secret is only for"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +18,11 @@ from api.listen.byte_stream import ClientGone
 from api.listen.exchange import ReceivedHeaders
 from api.proxy import proxy as proxy_module
 from api.proxy.proxy import GatewayProxy, State
+from api.proxy.upstream import tls_context
 from reileta.errors import MessageInvalid, NoResponse, Overloaded
 from reileta.roles import EtaUrl
 from reileta.rules.gateway import Passed, is_proved
+from reileta.startup import StartupError
 from tests.conftest import PATIENCE_S
 
 SECRET = b"a secret of gateways and registries"
@@ -77,8 +82,10 @@ async def registry(nursery: trio.Nursery, *serves: Serve) -> FakeRegistry:
 MADE: list[GatewayProxy] = []
 
 
-def proxy(*etas: EtaUrl) -> GatewayProxy:
-    made = GatewayProxy(etas, gateway="play.example.org", secret=SECRET, now_ms=lambda: NOW)
+def proxy(*etas: EtaUrl, tls: ssl.SSLContext | None = None) -> GatewayProxy:
+    made = GatewayProxy(
+        etas, gateway="play.example.org", secret=SECRET, now_ms=lambda: NOW, tls=tls
+    )
     MADE.append(made)
     return made
 
@@ -485,3 +492,34 @@ async def test_the_best_registry_is_chosen_by_its_readiness(
     for _ in range(3):
         assert (await ask(one)).status == 200
     assert first.connections == before
+
+
+async def test_a_registry_over_tls_must_have_a_certificate_of_a_known_authority(
+    nursery: trio.Nursery, again: Make, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+
+    async def serve(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            await stream.receive_some()
+            await stream.send_all(OK)
+
+    listeners = await nursery.start(trio.serve_ssl_over_tcp, serve, 0, context)
+    port = listeners[0].transport_listener.socket.getsockname()[1]
+    for host, authorities, works in (
+        ("127.0.0.1", certificate[0], True),
+        ("127.0.0.1", None, False),
+        ("localhost", certificate[0], False),  # it is for the address alone
+    ):
+        one = proxy(EtaUrl(True, host, port), tls=tls_context(authorities))
+        if works:
+            assert (await ask(one)).status == 200
+        else:
+            with pytest.raises(Overloaded):
+                await ask(one)
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    for wrong in (empty, tmp_path / "nothing.pem"):
+        with pytest.raises(StartupError):
+            tls_context(wrong)
