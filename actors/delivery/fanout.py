@@ -178,14 +178,15 @@ class Fanout:
         sinks: Iterable[Sink] = self._sinks
         group = self._interests.get(self._id)
         if group is not None:
-            group.take(batch)
             sinks = [sink for sink in sinks if sink not in group]
-            for thinned in [group.sinks[sink] for sink in self._sinks if sink in group]:
+            edited = len(self._sinks) - len(sinks)
+            for thinned in group.concerned(batch, edits):
+                if thinned.sink not in self._sinks:
+                    continue
                 before = thinned.frames
                 _write_edited(thinned, batch, edits.get(thinned.sink, ()))
                 delivered += thinned.frames - before
                 reached += thinned.frames > before
-                edited += 1
         for sink in sinks:
             edit = edits.get(sink)
             if edit is not None:

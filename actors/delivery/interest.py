@@ -9,7 +9,7 @@ wait are written by `run`. Sockets that asked for nothing are written to as alwa
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import trio
@@ -66,11 +66,10 @@ class ThinnedSink:
         if chosen:
             self.sink.write(chosen)
 
-    def write_values(self, values: Sequence[Value], rest: Sequence[Piece] = ()) -> None:
+    def write_values(self, values: Sequence[Value]) -> None:
         """Writes values that have waited, or that may not wait any more."""
-        pieces = [*([_piece_of(values)] if values else []), *rest]
-        if pieces:
-            self.sink.write(pieces)
+        if values:
+            self.sink.write((_piece_of(values),))
 
     def _begin_anew(self, later: Sequence[Piece], chosen: list[Piece]) -> None:
         """A snapshot comes, which has all values before the `later` pieces."""
@@ -132,6 +131,20 @@ class InterestGroup:
     def target(self, sink: Sink) -> Sink | ThinnedSink:
         """What to write frames of the instance to, for this socket."""
         return self.sinks.get(sink, sink)
+
+    def concerned(self, batch: Batch, sinks: Iterable[Sink]) -> list[ThinnedSink]:
+        """Takes a batch, as `take`. Returns the sockets that it is to be written to: those that get
+        something of it at once, and those among `sinks` that asked for something."""
+        self.take(batch)
+        assert batch.index is not None
+        found = dict.fromkeys(self._by_receiver[one] for one in self.rules.concerned(batch.index))
+        for sink in sinks:
+            if sink in self.sinks:
+                found[self.sinks[sink]] = None
+        before = batch.index.first - 1
+        for thinned in found:
+            thinned.receiver.position = before  # all earlier batches were written
+        return list(found)
 
     def take(self, batch: Batch) -> None:
         """Takes a batch that goes to everyone inside, before it is written to anybody."""
@@ -216,16 +229,19 @@ class InterestGroup:
         for receiver, values in self.rules.look(now):
             self._by_receiver[receiver].write_values(values)
             written += len(values)
+        writes: dict[Receiver, list[Piece]] = {}
         for turn in self.rules.turns(now):
             batch = _batch_of(turn.values)
             ends = batch.ends
             for receiver, own, places in turn.parts:
-                pieces = [
-                    (batch, ends[one - 1] if one else 0, ends[other - 1])
-                    for one, other in runs(places)
-                ]
-                self._by_receiver[receiver].write_values(own, pieces)
+                pieces = writes.setdefault(receiver, [])
+                if own:
+                    pieces.append(_piece_of(own))
+                for one, other in runs(places):
+                    pieces.append((batch, ends[one - 1] if one else 0, ends[other - 1]))
                 written += len(own) + len(places)
+        for receiver, pieces in writes.items():
+            self._by_receiver[receiver].sink.write(pieces)
         return written
 
 

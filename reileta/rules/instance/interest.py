@@ -24,6 +24,9 @@ from typing import Any, Final, TypeGuard
 from reileta.rules.instance.position import Position, position_in
 
 SLICES: Final = 8
+STEP_S: Final = 0.05
+"""Seconds between two turns of a lane at least: a fast lane takes several slices together, so that
+they share a write."""
 LEFT: Final = ""
 """In place of a value's name: the player has left, and its values are gone."""
 LIMIT_BYTES: Final = 8 * 1024 * 1024
@@ -81,14 +84,19 @@ class Value:
 class Lane:
     """A rate, with those who asked for it: for their near players, or for the others."""
 
-    __slots__ = ("due", "far", "near", "period_s", "since")
+    __slots__ = ("due", "far", "near", "period_s", "since", "steps")
 
     def __init__(self, period_s: float, last: int, now: float) -> None:
         self.period_s = period_s
         self.since = [last] * SLICES
-        self.due = [now + period_s * (number + 1) / SLICES for number in range(SLICES)]
+        self.steps = max(1, min(SLICES, int(period_s / STEP_S)))
+        self.due = [now + period_s - self.apart_s(number) for number in range(SLICES)]
         self.near: dict[Receiver, None] = {}
         self.far: dict[Receiver, None] = {}
+
+    def apart_s(self, number: int) -> float:
+        """How long after the first slice it is that slice's turn."""
+        return self.period_s * (number % self.steps) / self.steps
 
 
 @dataclass(slots=True, eq=False)
@@ -195,7 +203,7 @@ class Turn:
             self._by_player.setdefault(value.key[1], []).append(place)
             self._by_key[value.key] = place
 
-    def share(self, receiver: Receiver, *, near: bool, owed: list[Value], since: int) -> None:
+    def share(self, receiver: Receiver, *, near: bool, owed: list[Value], since: float) -> None:
         """Works out the part of one receiver; `owed` are values of its own that are due."""
         by_player = self._by_player
         places: Sequence[int]
@@ -258,6 +266,8 @@ class Interests:
         self._values: list[dict[Key, Value]] = [{} for _ in range(SLICES)]
         self._newest = [0] * SLICES
         self._lanes: dict[float, Lane] = {}
+        self._at_once: dict[str, dict[Receiver, None]] = {}
+        """The receivers that get a player's values at once, by player."""
         self._senders: dict[str, _Sender] = {}
         self._slices = itertools.cycle(range(SLICES))
         self._looked_at = -math.inf
@@ -392,6 +402,15 @@ class Interests:
         receiver.floor = floor
         return early
 
+    def concerned(self, index: Index) -> Iterable[Receiver]:
+        """The receivers that get something of a batch at once."""
+        if index.always:
+            return self.receivers
+        found: dict[Receiver, None] = {}
+        for player in index.by_player:
+            found.update(self._at_once.get(player, {}))
+        return found
+
     # Receivers ---------------------------------------------------------------------------------
 
     def add(self, player: str, interest: Interest, now: float) -> Receiver:
@@ -454,12 +473,28 @@ class Interests:
     def _enlist(self, receiver: Receiver) -> None:
         if receiver.near_lane is not None:
             receiver.near_lane.near[receiver] = None
+        else:
+            self._note_near(receiver, receiver.near)
         receiver.far_lane.far[receiver] = None
 
     def _delist(self, receiver: Receiver) -> None:
         if receiver.near_lane is not None:
             del receiver.near_lane.near[receiver]
+        else:
+            self._note_near(receiver, frozenset(), receiver.near)
         del receiver.far_lane.far[receiver]
+
+    def _note_near(
+        self, receiver: Receiver, come: frozenset[str], gone: frozenset[str] = frozenset()
+    ) -> None:
+        """Notes whose values a receiver gets at once from here on."""
+        for player in come:
+            self._at_once.setdefault(player, {})[receiver] = None
+        for player in gone:
+            receivers = self._at_once[player]
+            del receivers[receiver]
+            if not receivers:
+                del self._at_once[player]
 
     def _forget_lanes(self) -> None:
         for period_s, lane in list(self._lanes.items()):
@@ -471,6 +506,8 @@ class Interests:
     def _move_near(self, receiver: Receiver, near: frozenset[str]) -> list[Value]:
         changed = receiver.near ^ near
         before = {one: receiver.lane_of(one) for one in changed if one in self._senders}
+        if receiver.near_lane is None:
+            self._note_near(receiver, near - receiver.near, receiver.near - near)
         receiver.near = near
         return self._move(receiver, before)
 
@@ -591,11 +628,15 @@ class Interests:
         full = self.size > LIMIT_BYTES
         taken: list[Turn] = []
         for lane in self._lanes.values():
-            for number in range(SLICES):
-                if self._newest[number] > lane.since[number] and (full or lane.due[number] <= now):
-                    turn = self._turn(lane, number, now)
-                    if turn.parts:
-                        taken.append(turn)
+            due = [
+                number
+                for number in range(SLICES)
+                if self._newest[number] > lane.since[number] and (full or lane.due[number] <= now)
+            ]
+            if due:
+                turn = self._turn(lane, due, now)
+                if turn.parts:
+                    taken.append(turn)
         for receiver in self.receivers:
             if receiver.owed_bytes > OWED_LIMIT_BYTES and not receiver.held:
                 turn = Turn([])
@@ -606,39 +647,44 @@ class Interests:
         self._evict()
         return taken
 
-    def _turn(self, lane: Lane, number: int, now: float) -> Turn:
-        since, waiting = lane.since[number], []
-        for value in reversed(self._values[number].values()):
-            if value.number <= since:
-                break
-            waiting.append(value)
-        waiting.reverse()
-        lane.since[number] = self.last
-        late = now > lane.due[number] + lane.period_s
-        # After a pause all slices are late at once; they go apart again.
-        lane.due[number] = now + lane.period_s * (1 + (number / SLICES if late else 0))
+    def _turn(self, lane: Lane, due: list[int], now: float) -> Turn:
+        """The turn of these slices."""
+        waiting: list[Value] = []
+        floor: float = self.last
+        for number in due:
+            since = lane.since[number]
+            for value in reversed(self._values[number].values()):
+                if value.number <= since:
+                    break
+                waiting.append(value)
+            floor = min(floor, since)
+            lane.since[number] = self.last
+            late = now > lane.due[number] + lane.period_s
+            # After a pause all slices are late at once; they go apart again.
+            lane.due[number] = now + lane.period_s + (lane.apart_s(number) if late else 0)
+        waiting.sort(key=_number)
         turn = Turn(waiting)
         for near, receivers in ((True, lane.near), (False, lane.far)):
             for receiver in receivers:
                 owed: list[Value] = []
                 if receiver.owed and not receiver.held:
-                    owed = self._due_of(receiver, number, near)
-                turn.share(receiver, near=near, owed=owed, since=since)
+                    owed = self._due_of(receiver, due, near)
+                turn.share(receiver, near=near, owed=owed, since=floor)
                 if receiver.ahead:
                     for player in [
                         one
                         for one in receiver.ahead
-                        if (one in receiver.near) == near and self._senders[one].slice == number
+                        if (one in receiver.near) == near and self._senders[one].slice in due
                     ]:
                         del receiver.ahead[player]
         return turn
 
-    def _due_of(self, receiver: Receiver, number: int, near: bool) -> list[Value]:
+    def _due_of(self, receiver: Receiver, slices: list[int], near: bool) -> list[Value]:
         due = [
             value
             for value in receiver.owed.values()
             if (value.player in receiver.near) == near
-            and self._senders[value.player].slice == number
+            and self._senders[value.player].slice in slices
         ]
         for value in due:
             receiver.drop(value.key)
