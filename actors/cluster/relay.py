@@ -163,6 +163,8 @@ class Relay:
         """The same of instances that are about to start."""
         self._former: dict[str, tuple[float, HostedInstance]] = {}
         """Instances that this node has handed over, each with the time until which it is kept."""
+        self._locating: set[str] = set()
+        """Instances that gateways take for running here, and that are looked for."""
         self._numbers = itertools.count(1)
         self._figures = wire.Figures()
         self._nursery: trio.Nursery | None = None
@@ -564,6 +566,21 @@ class Relay:
         place = await self._places.find(instance)
         return None if isinstance(place, There) else place
 
+    def _start_soon(self, instance: str) -> None:
+        """A gateway believes that the instance runs here. Its actor may have failed to start: the
+        node has the place, and nobody else starts it."""
+        known = instance in self._hosted or instance in self._locating
+        if not known and self._nursery is not None:
+            self._locating.add(instance)
+            self._spawn(partial(self._start_again, instance))
+
+    async def _start_again(self, instance: str) -> None:
+        try:
+            with suppress(ReiletaError):
+                await self.locate(instance)
+        finally:
+            self._locating.discard(instance)
+
     async def wait_ended(self, instance: str) -> None:
         """Waits until this node's actor of the instance has ended, and its players here wait."""
         while instance in self._hosted:  # noqa: ASYNC110  # a moment, while it is handed over
@@ -663,12 +680,14 @@ class Relay:
     async def _enter(self, argument: wire.Enter, caller: str) -> wire.Entered:
         hosted = self._hosts(argument.instance, argument.epoch)
         if hosted is None:
+            self._start_soon(argument.instance)
             return wire.Entered(elsewhere=True)
         return await hosted.enter(caller, argument)
 
     async def _ask(self, argument: wire.Ask, caller: str) -> wire.Answered:
         hosted = self._hosts(argument.instance, argument.epoch)
         if hosted is None:
+            self._start_soon(argument.instance)
             return wire.Answered(elsewhere=True)
         return await hosted.ask(caller, argument)
 
@@ -690,6 +709,7 @@ class Relay:
     async def _restore(self, argument: wire.Restore, caller: str) -> wire.Restored:
         hosted = self._hosts(argument.instance, argument.epoch)
         if hosted is None:
+            self._start_soon(argument.instance)
             return wire.Restored(elsewhere=True)
         return await hosted.restore(caller, argument)
 

@@ -14,9 +14,10 @@ from trio.testing import MockClock
 
 from actors.cluster.wire import Figures, GetFigures
 from actors.instance.hosted import Where
-from actors.instance.messages import GetPlayers
+from actors.instance.messages import GetPlayers, InstanceMessage
+from actors.runtime.mailbox import Ref
 from reileta.cluster.bus import BusMessage
-from reileta.errors import ReiletaError
+from reileta.errors import DatabaseUnavailable, ReiletaError
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
 from tests.actors.cluster.test_faults import commands_of, data_of
 from tests.actors.node_harness import ROOM, Client
@@ -129,6 +130,36 @@ async def test_a_join_does_not_hide_that_the_host_did_not_hear_of_the_others(
     two.say(b'"here"')
     await trio.sleep(0.1)
     assert data_of(three.sink.take()) == data_of(late.sink.take()) == ["here"]
+
+
+@pytest.mark.parametrize("fails", [1, 3])
+async def test_a_host_whose_actor_did_not_start_tries_again_when_gateways_ask(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, fails: int
+) -> None:
+    two = await cluster["b"].harness.joined(2)
+    await trio.sleep(0.1)
+    two.sink.take()
+    cluster.prefer = "c"
+    manager = cluster["c"].manager
+    start, left = manager.start, fails
+
+    async def start_late(instance_id: str) -> Ref[InstanceMessage]:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise DatabaseUnavailable
+        return await start(instance_id)
+
+    monkeypatch.setattr(manager, "start", start_late)
+    cluster.kill("a")
+    await trio.sleep(3)
+    assert cluster.places[ROOM][0] == "c"
+    assert commands_of(two) == ["instance-paused", "instance-restored"]
+    late = await cluster["d"].harness.joined(4)
+    late.sink.take()
+    two.say(b'"here"')
+    await trio.sleep(0.1)
+    assert data_of(late.sink.take()) == ["here"]
 
 
 async def test_players_who_wait_for_nothing_are_looked_after(
