@@ -114,12 +114,6 @@ from reileta.rules.instance.instance import Instance
 from reileta.rules.instance.sanctions import Mute
 from reileta.store.host_writes import Suspended
 
-PACED_FROM_S: Final = 0.000_2
-REST_LIMIT_S: Final = 0.005
-"""A fan-out that took `PACED_FROM_S` or longer is followed by a rest of the same length, at most
-`REST_LIMIT_S`. So fan-outs take at most half of the time, and messages that come meanwhile share
-the next fan-out, which costs hardly more than one message alone."""
-
 MEASURED_OF: Final = 8
 """Of so many fan-outs of data, the time of one is measured. Measuring all of them would add a call
 to each, which matters most where a fan-out reaches few sockets."""
@@ -396,8 +390,9 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._until_measured = MEASURED_OF - 1
                 waited_s = begun + took_s - self.context.oldest_at
                 self._config.metrics.fanout.observe(waited_s)
-        if took_s >= PACED_FROM_S:
-            self.context.rest(min(took_s, REST_LIMIT_S))
+        rest_s = self._config.load.rest_s(took_s)
+        if rest_s:
+            self.context.rest(rest_s)
         if self._dirty:
             self._publish_state()
         self._deadline.set(self.parts.rules.next_deadline())

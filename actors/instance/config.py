@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from actors.delivery.pacing import CoreLoad
 from actors.directory import Directory
 from actors.hub.messages import HubMessage
 from actors.instance.hosted import Holding
@@ -48,6 +49,8 @@ class InstanceConfig:
     """Whether players who send more than others can receive are held back."""
     fenced: Callable[[Holding], None] = lambda _: None
     """Is called when a write has found that the instance has another host."""
+    load: CoreLoad = field(default_factory=CoreLoad)
+    """How busy the core is, for the rest after a fan-out."""
     rounds: Rounds | None = None
     """The rounds in which the sockets are read; None: all messages wait in mailboxes."""
 

@@ -1,0 +1,87 @@
+"""The rest after a fan-out, by how busy the core is.
+
+A fan-out to many sockets costs hardly more for many messages than for one. So on a busy core, an
+instance rests after it, and messages that come meanwhile share the next one. On an idle core there
+is nothing to save, and a rest would only make messages late.
+
+Time in which the thread waits for the core counts as busy, too: others use the core then. Only
+Linux tells it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Final
+
+PACED_FROM_S: Final = 0.000_2
+"""A fan-out that is faster is not followed by a rest."""
+REST_LIMIT_S: Final = 0.005
+IDLE_SHARE: Final = 0.2
+"""Up to this share of the core, there is no rest."""
+EQUAL_SHARE: Final = 0.5
+"""At this share, the rest is as long as the fan-out. A large room alone settles here: fan-outs take
+half of the time."""
+LONGEST_REST: Final = 2.0
+"""A rest is at most so many times as long as the fan-out."""
+SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
+WINDOW_S: Final = 0.04
+"""The load is measured anew after so many seconds. The system counts in steps of up to 4 ms."""
+
+
+class BusyTime:
+    """For how long this thread has run or waited for its core, in seconds. Made in that thread."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self) -> None:
+        try:
+            self._file: BinaryIO | None = SCHEDSTAT.open("rb", buffering=0)
+        except OSError:
+            self._file = None
+
+    def __call__(self) -> float:
+        if self._file is None:
+            return time.thread_time()
+        self._file.seek(0)
+        ran_ns, waited_ns, _ = self._file.read().split()
+        return (int(ran_ns) + int(waited_ns)) / 1e9
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class CoreLoad:
+    """How busy the event loop's core is, as a share. One for all instances."""
+
+    __slots__ = ("_busy_s", "_measured_at", "_now_s", "_share", "_used_s")
+
+    def __init__(
+        self,
+        busy_s: Callable[[], float] | None = None,
+        now_s: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`busy_s` grows while the core is busy; `now_s` never jumps."""
+        self._busy_s, self._now_s = busy_s or BusyTime(), now_s
+        self._used_s, self._measured_at = self._busy_s(), now_s()
+        self._share = 0.0
+
+    def share(self) -> float:
+        """The share of the last window that is over, which may be long ago or longer than it
+        should: it ends when this is asked."""
+        now_s = self._now_s()
+        span_s = now_s - self._measured_at
+        if span_s >= WINDOW_S:
+            used_s = self._busy_s()
+            self._share = (used_s - self._used_s) / span_s
+            self._used_s, self._measured_at = used_s, now_s
+        return self._share
+
+    def rest_s(self, took_s: float) -> float:
+        """The rest after a fan-out that took so many seconds, in seconds."""
+        if took_s < PACED_FROM_S:
+            return 0.0
+        busy = (self.share() - IDLE_SHARE) / (EQUAL_SHARE - IDLE_SHARE)
+        return min(max(busy, 0.0), LONGEST_REST) * min(took_s, REST_LIMIT_S / LONGEST_REST)
