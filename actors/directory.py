@@ -247,5 +247,6 @@ class Directory:
             "watchers": len(self._watchers),
             "sockets": len(self._sockets),
             "candidacies": len(self._candidacies),
+            "interests": len(self.interests.by_instance),
             **self.elsewhere.debug_counts(),
         }

@@ -98,9 +98,7 @@ async def test_who_comes_within_the_radius_is_near(
     assert values(walker) == list(range(20))
 
 
-async def test_it_ends_with_the_seat_and_survives_a_new_host(
-    cluster: Cluster, autojump_clock: MockClock
-) -> None:
+async def test_it_ends_with_the_seat(cluster: Cluster, autojump_clock: MockClock) -> None:
     speaker = await cluster["b"].harness.joined(1)
     thrifty = await cluster["b"].harness.joined(2)
     await trio.sleep(1)
@@ -119,3 +117,29 @@ async def test_it_ends_with_the_seat_and_survives_a_new_host(
     await trio.sleep(1)
     assert not groups
     del speaker
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_it_outlives_a_crash_of_the_instance_and_its_host(
+    cluster: Cluster, autojump_clock: MockClock, *, dies: bool
+) -> None:
+    speaker = await cluster["b"].harness.joined(1)
+    thrifty = await cluster["b"].harness.joined(2)
+    await cluster["a"].harness.joined(3)
+    await trio.sleep(1)
+    ask(cluster, "b", thrifty, Interest(rate=1))
+    assert cluster.places[ROOM] == ("a", 1)
+    if dies:
+        cluster.prefer = "b"
+        cluster.kill("a")
+    else:
+        cluster["a"].harness.crash()
+    await trio.sleep(15)
+    thrifty.sink.take()
+    for number in range(61):
+        speaker.say(b"%d" % number, key="pose")
+        await trio.sleep(0.05)
+    await trio.sleep(2)
+    got = values(thrifty)
+    assert len(got) <= 5
+    assert got[-1] == 60

@@ -115,6 +115,12 @@ def test_two_players_meet(run: Any, server: str) -> None:
                 await first.interest(near=["nobody"], far_rate=1)
             with pytest.raises(Refused):
                 await first.interest(near=8, far_rate=1)  # the instance names no position_key
+            placed = await ann.join(await instance(ann, position_key="pose"))
+            await placed.interest(near=8, far_rate=1)
+            await placed.leave()
+            with pytest.raises(Refused) as refused:
+                await instance(ann, position_key="")
+            assert refused.value.details[0].field == "position_key"
             await first.interest(near=[], far_rate=5)
             second.set("pose", {"x": -1})
             await until(lambda: first.value(second.player, "pose") == {"x": -1})
