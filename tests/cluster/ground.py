@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -43,6 +44,8 @@ ENVIRONMENT: Final = {name: text for name, text in os.environ.items() if "REILET
 NAMES: Final = "abcdefgh"
 READY: Final = "server.ready"
 POLL_S: Final = 0.05
+IMPORTED_S: Final = 60.0
+"""For another version, which is not forked."""
 RETURN_S: Final = 5.0
 """Within so long after a death, everybody is inside again: a promise."""
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
@@ -78,13 +81,15 @@ class Node:
         self.postgres: Link | None = None
         self.clock_s = 0.0
         """How fast the wall clock is, from the next start on."""
+        self.checkout: Path | None = None
+        """Of another version, which runs from the next start on, with its own `.venv`."""
         self.observed = folder.with_suffix(".observe")
         """Where it tells what it holds in memory: `tests.chaos.soak.observed.ask`."""
         self._machine = machine
         self._data = folder
         self._options = options
         self._nursery = nursery
-        self._process: ForkedProcess | None = None
+        self._process: ForkedProcess | trio.Process | None = None
         self._said = trio.Event()
         self._from = 0
 
@@ -93,7 +98,7 @@ class Node:
         return f"http://{self.host}:{self.port}"
 
     @property
-    def process(self) -> ForkedProcess:
+    def process(self) -> ForkedProcess | trio.Process:
         assert self._process is not None
         return self._process
 
@@ -104,6 +109,9 @@ class Node:
     async def start(self, *more: str) -> None:
         """Starts it; returns once it takes connections."""
         await self.launch(*more)
+        with trio.move_on_after(0 if self.checkout is None else IMPORTED_S):
+            while not self.events(READY) and self.runs:  # it imports everything first
+                await trio.sleep(POLL_S)
         await self.until_logged(READY)
 
     async def launch(self, *more: str) -> None:
@@ -126,11 +134,27 @@ class Node:
         if self._machine is not None:
             world["network"] = str(network_of(self._machine))
         arguments = ("serve", *words, *self._options, *more)
-        self._process = await start(*arguments, env=ENVIRONMENT, world=world)
+        if self.checkout is None:
+            self._process = await start(*arguments, env=ENVIRONMENT, world=world)
+        else:
+            self._process = await self._start_other(*arguments)
         self._nursery.start_soon(self._read_log, self._process.stdout)
         self._nursery.start_soon(self._read_errors, self._process.stderr)
 
-    async def _read_log(self, stream: trio.abc.ReceiveStream) -> None:
+    async def _start_other(self, *arguments: str) -> trio.Process:
+        """Runs the version of the checkout."""
+        assert self.checkout is not None
+        python = self.checkout / ".venv" / "bin" / "python"
+        words = [str(python), "-m", "reileta", *arguments]
+        network = None if self._machine is None else network_of(self._machine)
+        if network is not None:
+            words = ["nsenter", f"--net={network}", *words]
+        return await trio.lowlevel.open_process(
+            words, stdout=PIPE, stderr=PIPE, env=ENVIRONMENT, cwd=self.checkout
+        )
+
+    async def _read_log(self, stream: trio.abc.ReceiveStream | None) -> None:
+        assert stream is not None
         rest = b""
         async with stream:
             async for chunk in stream:
@@ -140,7 +164,8 @@ class Node:
                 self._said = trio.Event()
         self._said.set()
 
-    async def _read_errors(self, stream: trio.abc.ReceiveStream) -> None:
+    async def _read_errors(self, stream: trio.abc.ReceiveStream | None) -> None:
+        assert stream is not None
         async with stream:
             async for chunk in stream:
                 self.errors += chunk.decode()
@@ -230,6 +255,8 @@ class Ground:
     """When the database was last asked for places, and answered."""
     spaces: Spaces | None = None
     """The machines, if there are network namespaces."""
+    other: Path | None = None
+    """A checkout of another version."""
 
     @property
     def owner(self) -> str:
@@ -398,6 +425,8 @@ class Machines:
     postgres: Postgres
     tokens: list[str]
     spaces: Spaces | None = None
+    other: Path | None = None
+    """A checkout of another version."""
 
     @asynccontextmanager
     async def scene(self, clients: int) -> AsyncIterator[Ground]:
@@ -414,7 +443,14 @@ class Machines:
         crowd = Crowd([node.url for node in self.nodes])
         async with trio.open_nursery() as running:
             standing = Ground(
-                self.nodes, self.nats, self.postgres, tokens, crowd, running, spaces=self.spaces
+                self.nodes,
+                self.nats,
+                self.postgres,
+                tokens,
+                crowd,
+                running,
+                spaces=self.spaces,
+                other=self.other,
             )
             running.start_soon(_watch_places, standing, url(self.postgres.socket))
             yield standing

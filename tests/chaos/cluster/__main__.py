@@ -1,6 +1,7 @@
 """Failures of a cluster, one scenario after another.
 
     python -m tests.chaos.cluster [SCENARIO …] [--times N] [--seed N] [--minutes N] [--table FILE]
+        [--other CHECKOUT]
 
 With root, each runs in network namespaces of its own; else the cuts are made by gates on loopback.
 """
@@ -32,6 +33,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="begin no further scenario after so long")
     parser.add_argument("--table", type=Path, help="append the table to this file, too")
     parser.add_argument("--figures", type=Path, help="write what was measured to this file (JSON)")
+    parser.add_argument(
+        "--other", type=Path, help="a checkout of another version, with .venv, for `mixed`"
+    )
     parser.add_argument("--gates", action="store_true", help="no network namespaces")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.scenario if name not in COURSES]
@@ -40,7 +44,7 @@ def main() -> int:
     cables = None if arguments.gates else _cables()
     began = time.monotonic()
     played: list[Played] = []
-    names = arguments.scenario or list(COURSES)
+    names = arguments.scenario or [name for name in COURSES if name != "mixed" or arguments.other]
     if arguments.minutes and not arguments.scenario:
         # Not always the same ones in a short time, but first what is cut in the network.
         random.Random(arguments.seed).shuffle(names)
@@ -61,6 +65,7 @@ def main() -> int:
                 seed=arguments.seed,
                 keep=seen,
                 spaces=cables,
+                other=arguments.other,
             )
             played.append(trio.run(one))
         print(f"took {played[-1].took_s:.0f} s")

@@ -64,6 +64,7 @@ COURSES: Final[Mapping[str, Course]] = MappingProxyType(
         "cuts": Course(scenarios.cuts, 1, 27, "a node is cut off for 1.5, 6 or 60 s"),
         "unheard": Course(scenarios.unheard, 1, 20, "a node hears, and is not heard"),
         "rolling": Course(scenarios.rolling, 3, 12, "all nodes are restarted in turn"),
+        "mixed": Course(scenarios.mixed, 1, 12, "nodes of two versions", clients=25),
         "alone": Course(scenarios.alone, 1, 12, "a node stops, and nobody takes over"),
         "newcomer": Course(
             scenarios.newcomer, 1, 10, "a node starts while instances are full", kind=HASTY
@@ -123,9 +124,14 @@ def rows(played: Sequence[Played]) -> Iterator[str]:
 
 @asynccontextmanager
 async def stage(
-    kind: Kind, folder: Path, accounts: int, spaces: Spaces | None = None
+    kind: Kind,
+    folder: Path,
+    accounts: int,
+    spaces: Spaces | None = None,
+    other: Path | None = None,
 ) -> AsyncIterator[Machines]:
-    """Machines for scenarios of that kind, which need so many accounts in all."""
+    """Machines for scenarios of that kind, which need so many accounts in all. `other`: a checkout
+    of another version."""
     async with machines(
         folder,
         nodes=kind.nodes,
@@ -134,6 +140,7 @@ async def stage(
         options=kind.options,
         spaces=spaces,
     ) as made:
+        made.other = other
         yield made
 
 
@@ -213,9 +220,11 @@ async def play(
     seed: int = 1,
     keep: Path | None = None,
     spaces: Spaces | None = None,
+    other: Path | None = None,
 ) -> Played:
     """The same on machines of its own."""
-    async with stage(COURSES[name].kind, folder, accounts_for([name]), spaces) as made:
+    accounts = accounts_for([name])
+    async with stage(COURSES[name].kind, folder, accounts, spaces, other) as made:
         played = await play_on(made, name, times=times, seed=seed, keep=keep)
         await trio.lowlevel.checkpoint()
     return played

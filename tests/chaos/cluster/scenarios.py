@@ -32,6 +32,9 @@ CALM_S: Final = 1.0
 """Between two failures, for messages of calm times."""
 SHORT: Final = 3
 """So many failures are a short form, which `make test` plays beside other tests."""
+SAME_S: Final = 10.0
+"""Who is back so soon after a failure of its own node is the same player: its seat is kept for 10 s
+from the moment on when the instance has a host."""
 OWN_S: Final = 2.0
 """A node that was paused for less does not fall."""
 
@@ -185,11 +188,12 @@ async def deaths(
         node = await ground.until_hosted(chance.choice(instances))
         fallen = {room for room in instances if ground.host(room) is node}
         concerned = inside(ground, fallen)
-        ids = _players_beside(ground, concerned, node)
+        ids = {one.name: one.player for one in concerned}
+        beside = _players_beside(ground, concerned, node)
         died = now()
         await node.kill()
         result.back_s += [one.since - died for one in await _again(concerned, died)]
-        _expect_same(result, concerned, ids)
+        _expect_same(result, _soon_back(concerned, beside, died), ids)
         await node.start()
     result.wrong += await ground.judge()
     return result
@@ -203,6 +207,11 @@ async def crowded(ground: Ground, times: int, seed: int) -> Result:
 def _players_beside(ground: Ground, visitors: list[Visitor], node: Node) -> dict[str, str]:
     """The players of those whose socket is at another node: they stay the same players."""
     return {one.name: one.player for one in visitors if ground.crowd.urls[one.at] != node.url}
+
+
+def _soon_back(visitors: list[Visitor], beside: dict[str, str], since: float) -> list[Visitor]:
+    """Those who must be the same players: those beside the node, and those who were back soon."""
+    return [one for one in visitors if one.name in beside or one.since - since <= SAME_S]
 
 
 def _expect_same(result: Result, visitors: list[Visitor], players: dict[str, str]) -> None:
@@ -227,14 +236,15 @@ async def long_pauses(ground: Ground, times: int, seed: int) -> Result:
         await trio.sleep(CALM_S)
         node = await ground.until_hosted(chance.choice(rooms))
         concerned = inside(ground, {room for room in rooms if ground.host(room) is node})
-        ids = _players_beside(ground, concerned, node)
+        ids = {one.name: one.player for one in concerned}
+        beside = _players_beside(ground, concerned, node)
         paused = now()
         await node.pause()
         await trio.sleep(chance.uniform(4.5, 10))
         node.resume()
         await _again(concerned, paused)
         result.back_s += [one.since - paused for one in concerned if not one.patient]
-        _expect_same(result, concerned, ids)
+        _expect_same(result, _soon_back(concerned, beside, paused), ids)
     result.wrong += await ground.judge()
     return result
 
@@ -720,6 +730,79 @@ async def rolling(ground: Ground, times: int, seed: int) -> Result:
     return result
 
 
+async def mixed(ground: Ground, times: int, seed: int) -> Result:
+    """Nodes of two versions act as one server: each in turn is stopped in order, or dies, and goes
+    on as the other version. All can do what players do; those beside a node that dies stay the same
+    players. Others do if both versions promise it: their number is a figure."""
+    chance, result = random.Random(seed), Result()
+    assert ground.other is not None, "it needs --other, a checkout of another version"
+    rooms = await town(ground, rooms=3, people=6)
+    for number in range(times):
+        node = ground.nodes[number % len(ground.nodes)]
+        await trio.sleep(CALM_S)
+        players = {one.name: one.player for one in ground.visitors}
+        concerned = inside(ground, {room for room in rooms if ground.host(room) is node})
+        beside = _players_beside(ground, concerned, node)
+        began = now()
+        if chance.random() < 0.5:
+            await node.kill()
+            result.back_s += [one.since - began for one in await _again(concerned, began)]
+            _expect_same(result, concerned, beside)
+        else:
+            status = await node.stop()
+            result.expect(status == 0, f"node {node.name} ended with {status}")
+            await ground.until_inside()
+            restored = restored_since(ground, began)
+            result.figure("players whose instance began anew in a hand-over", len(restored))
+        changed = [one for one in ground.visitors if players[one.name] != one.player]
+        result.figure("players who came back as others", len(changed))
+        node.checkout = ground.other if node.checkout is None else None
+        await node.start()
+        await ground.until_inside()
+        for room in rooms:
+            await _served(ground, result, room)
+    for node in ground.nodes:
+        node.checkout = None
+    result.wrong += await ground.judge()
+    return result
+
+
+async def _served(ground: Ground, result: Result, room: str) -> None:
+    """Through each node: a stranger can be admitted, muted, heard and kicked."""
+    versions = [node.checkout is not None for node in ground.nodes]
+    for node, other in zip(ground.nodes, ground.nodes[1:] + ground.nodes[:1], strict=True):
+        where = f"{room} at {node.name} and {other.name}, other versions: {versions}"
+        token = ground.tokens[-1]
+        async with other.ask(token) as client:
+            me = (await data(client.get("/api/users/@me")))["id"]
+        line = await Line.open(other.url, token)
+        try:
+            joined = await line.ask("instance-join", {"instance": room})
+            if "error" in joined:
+                result.expect(False, f"could not join: {joined} {where}")
+                continue
+            path = f"/api/instances/{room}"
+            async with node.ask(ground.owner) as client:
+                for order in ("mute", "unmute", "warn"):
+                    done = await client.post(f"{path}/moderate", json={"user": me, "type": order})
+                    result.expect(done.status_code == 200, f"{order}: {done.text} {where}")
+                for read in ("players", "queue", "mutes", "bans"):
+                    done = await client.get(f"{path}/{read}")
+                    result.expect(done.status_code == 200, f"{read}: {done.text} {where}")
+                done = await client.post(f"{path}/moderate", json={"user": me, "type": "kick"})
+                result.expect(done.status_code == 200, f"kick: {done.text} {where}")
+            player = joined["data"]["player"]
+            left = await until(
+                line,
+                lambda told, player=player: (  # type: ignore[misc]
+                    told.get("command") == "instance-left" and told["data"]["player"] == player
+                ),
+            )
+            result.expect(left["data"]["reason"] == "kicked", f"left: {left} {where}")
+        finally:
+            await line.aclose()
+
+
 # D11, D12, D13
 
 
@@ -976,6 +1059,7 @@ __all__ = [
     "guesses",
     "held_rows",
     "long_pauses",
+    "mixed",
     "mutes_survive",
     "nats_away",
     "nats_restart",

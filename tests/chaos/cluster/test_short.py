@@ -22,8 +22,9 @@ from tests.chaos.cluster.run import (
     stage,
 )
 
-_LONG_ONLY: Final = ("crowded", "nats_restart")
-"""Their failures are those of others, and they only measure more."""
+_LONG_ONLY: Final = ("crowded", "nats_restart", "mixed")
+"""The failures of the first two are those of others, and they only measure more; the last one needs
+a checkout of another version."""
 _QUICK: Final = (
     "at_the_door",
     "two_sockets",
