@@ -20,6 +20,7 @@ const AWAY = /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|Web
 const REFUSED = /status of 400 .*\/api\/auth\/register$|status of 401 .*\/api\/auth\/login$/;
 
 const axe = await readFile(new URL("../../clients/web/node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
+const iwer = await readFile(new URL("../../clients/web/node_modules/iwer/build/iwer.min.js", import.meta.url), "utf8");
 const complaints = [];
 let serverIsAway = false;
 
@@ -302,6 +303,57 @@ const scenes = {
     await keyboard.press("Enter");
     await dot.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
     await check(dot, "the lists");
+  },
+
+  async "in a headset, head and hands are seen, and the window comes back"() {
+    const eve = await person();
+    // A headset that a script moves, in the place of the browser's WebXR.
+    await eve.addInitScript(iwer);
+    await eve.addInitScript(() => {
+      window.headset = new IWER.XRDevice(IWER.metaQuest3);
+      window.headset.installRuntime({ forceInstall: true });
+    });
+    const poses = [];
+    eve.on("websocket", (socket) => socket.on("framesent", ({ payload }) => {
+      const { command, key, data } = JSON.parse(payload);
+      if (command === "instance-data" && key === "pose") poses.push(data);
+    }));
+    const pose = async (like, what) => {
+      for (const begun = Date.now(); ; ) {
+        const found = poses.find(like);
+        if (found) return found;
+        if (Date.now() - begun > PATIENCE_MS) throw new Error(`no pose ${what}: ${JSON.stringify(poses.at(-1))}`);
+        await new Promise((next) => setTimeout(next, 50));
+      }
+    };
+    await eve.goto(server.url);
+    await register(eve, "eve", "Eve");
+    await button(eve, "Make a world").click();
+    await button(eve, "Make it and go in").click();
+    await inside(eve, 1, 16);
+    await eve.evaluate(() => {
+      const { headset } = window;
+      headset.position.set(0, 1.7, 0);
+      headset.controllers.left.connected = false; // the right one comes first
+      headset.controllers.left.position.set(-0.3, 1.1, -0.2);
+      headset.controllers.right.position.set(0.3, 1.3, -0.4);
+    });
+    await button(eve, "Enter VR").click();
+    await pose(({ right }) => right, "with the right hand");
+    await eve.evaluate(() => (window.headset.controllers.left.connected = true));
+    const near = (one, other) => Math.abs(one - other) < 0.02;
+    const still = await pose(({ head, left, right }) => near(head, 1.7) && left && right, "with both hands");
+    equal(near(still.left[1], 1.1) && near(still.right[1], 1.3), true, `the hands at ${JSON.stringify(still)}`);
+    await eve.evaluate(() => window.headset.position.set(0, 1.2, 0));
+    await pose(({ head }) => near(head, 1.2), "of the lower head");
+    poses.length = 0;
+    await eve.evaluate(() => window.headset.activeSession.end());
+    await eve.locator("canvas").focus();
+    await eve.keyboard.down("KeyW");
+    await pose(({ left, right }) => !left && !right, "without hands");
+    await eve.keyboard.up("KeyW");
+    await button(eve, "Enter VR").waitFor();
+    await eve.context().close();
   },
 
   async "the lines of the SDK's README work as printed"() {

@@ -7,6 +7,8 @@ import type { Look } from "./look.js";
 import { Place } from "./place.js";
 import { HEAD_M, type Point, type Pose, REACH_M } from "./pose.js";
 
+type Grip = ReturnType<WebGLRenderer["xr"]["getControllerGrip"]>;
+
 const WALK_M_S = 2.6;
 const RUN = 2;
 const TURN_S = 1.9;
@@ -32,6 +34,8 @@ export class Stage {
   #pitch = -0.06;
   #last = 0;
   #changed = true;
+  /** What holds the controllers of the headset. */
+  readonly #grips = new Map<XRHandedness, Grip>();
   #quality = Math.min(2, devicePixelRatio);
   #slowness = FAST_MS + 4;
   #sinceQuality = 0;
@@ -76,16 +80,16 @@ export class Stage {
     const camera = xr.getCamera();
     const place = camera.getWorldPosition(new Vector3());
     const gaze = camera.getWorldDirection(new Vector3());
-    const hand = (index: number): Point | undefined => {
-      const grip = xr.getControllerGrip(index);
-      if (!grip.visible) return undefined;
+    const hand = (side: "left" | "right"): Point | undefined => {
+      const grip = this.#grips.get(side);
+      if (!grip?.visible) return undefined;
       const at = grip.getWorldPosition(new Vector3());
       return [at.x - place.x, at.y, at.z - place.z];
     };
     return {
       x: place.x, y: 0, z: place.z, head: place.y,
       yaw: Math.atan2(-gaze.x, -gaze.z), pitch: Math.asin(Math.max(-1, Math.min(1, gaze.y))),
-      left: hand(0), right: hand(1),
+      left: hand("left"), right: hand("right"),
     };
   }
 
@@ -120,12 +124,20 @@ export class Stage {
     if (!session) return;
     const { xr } = this.#renderer;
     xr.setReferenceSpaceType("local-floor");
-    for (const index of [0, 1]) this.#rig.add(xr.getControllerGrip(index));
+    for (const index of [0, 1]) this.#hold(xr.getControllerGrip(index));
     session.addEventListener("end", () => {
       this.#camera.position.set(0, HEAD_M, 0);
       this.#resize();
     });
     await xr.setSession(session);
+  }
+
+  /** Learns in which hand a controller is: their order says nothing of it. */
+  #hold(grip: Grip): void {
+    if (grip.parent === this.#rig) return; // of an earlier session
+    this.#rig.add(grip);
+    grip.addEventListener("connected", ({ data }) => this.#grips.set(data.handedness, grip));
+    grip.addEventListener("disconnected", ({ data }) => this.#grips.delete(data.handedness));
   }
 
   dispose(): void {
