@@ -59,7 +59,14 @@ export function Lobby() {
                 <button class="button small" onClick={() => setMaking("world")}>Make a world</button>
               </div>
               <ul class="cards">
-                {all.map((world) => <WorldCard key={world.id} world={world} onOpen={() => setMaking(world)} />)}
+                {all.map((world) => (
+                  <WorldCard
+                    key={world.id}
+                    world={world}
+                    like={all.some((other) => other !== world && other.title === world.title)}
+                    onOpen={() => setMaking(world)}
+                  />
+                ))}
               </ul>
             </section>
           </>
@@ -123,13 +130,20 @@ function nameOf({ name }: Instance): string | undefined {
   return /^i-[0-9a-f]{10}$/.test(name) ? undefined : name;
 }
 
-function WorldCard({ world, onOpen }: { world: World; onOpen: () => void }) {
+/** `like`: whether another world has the same title. Then its owner and its age tell them apart. */
+function WorldCard({ world, like, onOpen }: { world: World; like: boolean; onOpen: () => void }) {
+  const own = world.owner.startsWith(`${me.value?.id}@`);
   return (
     <li class="card tile">
       <Picture id={world.id} world={world} />
       <div class="tile-body">
         <h3>{world.title}</h3>
         <p class="soft clamp">{world.description || `Room for ${world.capacity}`}</p>
+        {like && (
+          <p class="soft">
+            {own ? "Yours" : "Somebody else's"}, made {new Date(world.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}
+          </p>
+        )}
         <button class="button" onClick={onOpen}>Open an instance<span class="unseen"> of {world.title}</span></button>
       </div>
     </li>

@@ -5,7 +5,8 @@ import { useEffect, useState } from "preact/hooks";
 import * as format from "../format.js";
 import { client, shown, watch } from "../live.js";
 import { type Column, Confirm, Table } from "../parts.js";
-import { instanceName } from "./instances.js";
+import { worldTitle } from "../worlds.js";
+import { instanceName, nodeName } from "./instances.js";
 
 type Player = Schemas["LivePlayer"];
 type Happened = Schemas["InstanceHappened"];
@@ -87,9 +88,9 @@ export function InstancePage({ id }: { id: string }) {
         <div><dt>Backlog</dt><dd>{format.bytes(instance.backlog_bytes)}</dd></div>
         <div><dt>Mailbox</dt><dd>{instance.mailbox}</dd></div>
         <div><dt>Restarts</dt><dd>{instance.restarts}</dd></div>
-        <div class="long"><dt>Id</dt><dd class="code">{instance.id}</dd></div>
-        <div class="long"><dt>World</dt><dd class="code">{instance.world}</dd></div>
-        <div class="long"><dt>Node</dt><dd class="code">{instance.node}</dd></div>
+        <div class="long"><dt>Id</dt><dd>{instance.name} <span class="code soft">{instance.id}</span></dd></div>
+        <div class="long"><dt>World</dt><dd>{worldTitle(instance.world)} <span class="code soft">{instance.world}</span></dd></div>
+        <div class="long"><dt>Node</dt><dd>{nodeName(instance.node)}</dd></div>
       </dl>
       <section>
         <h2>Players ({instance.connected})</h2>

@@ -3,13 +3,18 @@ import { useEffect, useState } from "preact/hooks";
 
 import * as format from "../format.js";
 import { type Instance, shown, type Topic, watch } from "../live.js";
+import { worldTitle } from "../worlds.js";
 import { type Column, Pager, Search, Table } from "../parts.js";
 
 const LIMIT = 50;
 
+/** Its title, or that of its world. */
 export function instanceName(one: Instance): string {
-  return one.title || one.name || one.id;
+  return one.title || worldTitle(one.world) || one.name || one.id;
 }
+
+/** Without a cluster there is one node, which has no name. */
+export const nodeName = (node: string) => (node === "local" ? "the only one" : node);
 
 const COLUMNS: Column<Instance>[] = [
   {
@@ -17,7 +22,8 @@ const COLUMNS: Column<Instance>[] = [
     key: "name",
     show: (one) => (
       <>
-        <a href={`#/instance/${one.id}`}>{instanceName(one)}</a>
+        <a href={`#/instance/${one.id}`}>{instanceName(one)}</a>{" "}
+        {one.name && instanceName(one) !== one.name && <span class="soft">{one.name}</span>}
         {one.restarts > 0 && <span class="tag bad" title="Restarts after crashes">{one.restarts} restarts</span>}
       </>
     ),
@@ -40,7 +46,7 @@ const COLUMNS: Column<Instance>[] = [
     show: (one) => (one.backlog_bytes ? format.bytes(one.backlog_bytes) : "–"),
   },
   { name: "Mailbox", key: "mailbox", right: true, wide: true, show: (one) => one.mailbox || "–" },
-  { name: "Node", wide: true, show: (one) => (one.node === "local" ? "this one" : one.node.slice(0, 12)) },
+  { name: "Node", wide: true, show: (one) => nodeName(one.node).slice(0, 12) },
 ];
 
 const rate = (value: number | undefined) => (value === undefined ? "…" : format.count(value));
