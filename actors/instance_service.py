@@ -15,10 +15,12 @@ from actors.instance.messages import (
     AddModerator,
     AdmitCandidate,
     CloseInstance,
+    DirectWay,
     GetBans,
     GetMutes,
     GetPlayers,
     GetQueue,
+    GetTicket,
     GetValues,
     Moderate,
     Order,
@@ -145,6 +147,14 @@ class InstanceService:
         """The mutes in force, for those who oversee the instance."""
         by = self._by(principal)
         return await self._ask(instance_id, by, GetMutes(by))
+
+    async def ticket(self, instance_id: str, principal: Principal) -> DirectWay:
+        """A way to the instance's node for the session's player.
+
+        Raises NotInInstance, and NotImplementedHere if the node takes no direct connections.
+        """
+        by = self._by(principal)
+        return await self._ask(instance_id, by, GetTicket(by))
 
     async def moderate(
         self,

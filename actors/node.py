@@ -42,6 +42,7 @@ from actors.instance.messages import InstanceMessage, ReassignOwner
 from actors.instance.recording_writer import RecordingWriter, open_recorder
 from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService
+from actors.links.direct_proofs import DirectProofs
 from actors.links.host_links import HostLinks
 from actors.resource.config import ResourceDeps
 from actors.resource.interests import Interests
@@ -82,6 +83,7 @@ from reileta.rules.console import figures
 from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
 from reileta.security.server_key import ServerKey
+from reileta.security.tickets import Ticket, issue
 from reileta.settings import Settings
 from reileta.site import gateway_at
 from reileta.store import Store
@@ -236,6 +238,7 @@ class Node:
                 ensure_account=self._ensure_account,
                 backlog_limit_bytes=settings.backlog_limit_bytes,
                 paced=settings.rate_limits == "on",
+                sign=None if key is None else self.sign,
                 fenced=_ignore if cluster is None else cluster.hosting.fenced,
                 rounds=self.rounds,
             ),
@@ -305,6 +308,7 @@ class Node:
             process=lambda: "here" if cluster is None else cluster.member.node,
             changed=partial(self.changed, "node"),
             gone=self.instances.record_gone,
+            proofs=DirectProofs(client or NoClient()),
         )
         self.instances.ports = self.host_links
         self.visits = Visits(
@@ -475,6 +479,10 @@ class Node:
         assert self._key is not None, "a process that only hosts instances signs nothing"
         return self._key
 
+    def sign(self, ticket: Ticket) -> str:
+        """Signs a ticket for a direct connection to an instance node."""
+        return issue(self.key, ticket)
+
     @property
     def turns_away(self) -> bool:
         """Whether new sockets are closed at once, to come back elsewhere."""
@@ -513,6 +521,7 @@ class Node:
         the key is in use, and only not published. The database learns it at the next start."""
         known, self._key = self.key, key
         self.server.take_key(key)
+        self.host_links.take_key(key.public_base64url)
         await self.store.identity.replace_public_key(
             key.public_base64url, known=known.public_base64url
         )

@@ -148,6 +148,22 @@ def ins(
         typer.Option(metavar="FILE", help="A file with the node's token.", show_default=False),
     ] = None,
     capacity: Annotated[int, typer.Option(min=1, max=100, help="Instances it hosts.")] = 100,
+    direct: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Also listens there, for direct connections of clients.",
+            show_default=False,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TLS for --direct: the chain.", show_default=False),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TLS for --direct: the key.", show_default=False),
+    ] = None,
 ) -> int:
     """Run an instance node, which hosts instances for a server over a link."""
     if not gateway.startswith(("ws://", "wss://")):
@@ -157,10 +173,18 @@ def ins(
             token = file.read(1024).decode("ascii", "replace").strip()
     if not token or not token.startswith("na_"):
         raise cli_options.WrongUse("--token: must be the token of a node, na_…")
+    host, _, port = (direct or "").rpartition(":")
+    if direct is not None and not (host and port.isdecimal() and 0 < int(port) < 65536):
+        raise cli_options.WrongUse("--direct: must be HOST:PORT")
+    if (tls_cert is None) != (tls_key is None) or (tls_cert is not None and direct is None):
+        raise cli_options.WrongUse("--tls-cert, --tls-key: belong together, and to --direct")
     from reileta.instance_node import program
 
     try:
-        program.run(gateway, token, capacity)
+        listening = None
+        if direct is not None:
+            listening = program.Listening(host.strip("[]"), int(port), tls_cert, tls_key)
+        program.run(gateway, token, capacity, listening)
     except startup.StartupError as error:
         raise Failed(str(error)) from None
     return 0

@@ -9,7 +9,8 @@
     │   └── ResourceTypeUnknown 112, MessageInvalid 119, CommandUnknown 120, EventUnknown 121,
     │       ImageInvalid 124, RangeInvalid 127, ResourceInvalid 126
     ├── Unauthenticated         NotLoggedIn 3, LoginInvalid 23, CredentialMalformed 100,
-    │                           CredentialInvalid 101, ServerNotKnown 136
+    │                           CredentialInvalid 101, TicketInvalid 131,
+    │                           ServerNotKnown 136
     ├── Forbidden               PermissionDenied 4, UserCannotUpdate 12, UserCannotFetch 18,
     │                           UserCannotDelete 19, NotInInstance 39, NotAllowed 49,
     │                           ChallengeRefused 110, Banned 123, AccountSuspended 133,
@@ -291,6 +292,12 @@ class CredentialMalformed(Unauthenticated):
 
 class CredentialInvalid(Unauthenticated):
     code, message = 101, "Credentials not valid"
+
+
+class TicketInvalid(Unauthenticated):
+    """A ticket for a direct connection is not valid, or was used."""
+
+    code, message = 131, "Ticket not valid"
 
 
 class ServerNotKnown(Unauthenticated):

@@ -43,6 +43,7 @@ from actors.instance.messages import (
     CloseInstance,
     ContinueQueueRound,
     Depart,
+    DirectWay,
     DurableOrder,
     ExcludeServers,
     Freeze,
@@ -51,6 +52,7 @@ from actors.instance.messages import (
     GetMutes,
     GetPlayers,
     GetQueue,
+    GetTicket,
     GetValues,
     InstanceMessage,
     LookAgain,
@@ -100,6 +102,7 @@ from reileta.errors import (
     InstanceFull,
     InstanceNotFound,
     InternalError,
+    NotImplementedHere,
     Overloaded,
     QuotaReached,
     ReiletaError,
@@ -107,6 +110,7 @@ from reileta.errors import (
 from reileta.ids import at, is_id, new_id
 from reileta.protocol import commands
 from reileta.protocol.frames import failure
+from reileta.rules.identity import Visitor
 from reileta.rules.instance.access import BY_FRIENDS
 from reileta.rules.instance.candidates import Candidates
 from reileta.rules.instance.events import Closed, InstanceEvent
@@ -297,6 +301,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._members.farewell(message, player)
             case SocketLost():
                 self._apply(self._members.lose_socket(message))
+                if self._node is not None:
+                    self._node.socket_lost(message.session)
             case MemberSessionEnded(session, reason):
                 self._apply(rules.leave(session, now, reason))
             case RefreshAdmin(user, admin):
@@ -328,6 +334,8 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._moderation.list_bans(message)
             case GetMutes():
                 self._moderation.list_mutes(message)
+            case GetTicket(by):
+                message.reply(self._direct_way(by))
             case Moderate() | TransferMaster() | AddModerator() | RemoveModerator():
                 self._once(message)
             case ReassignOwner():
@@ -407,6 +415,13 @@ class InstanceActor(Actor[InstanceMessage]):
             remote.publish(fanout)
         self._config.metrics.deliveries_out += delivered
         self.context.sent(delivered, fanout.reached)
+
+    def _direct_way(self, by: Visitor) -> DirectWay:
+        """A ticket for the player of a session."""
+        self._members.player_of(by.session)
+        if self._node is None:
+            raise NotImplementedHere.field("instance", "does not live on an instance node")
+        return self._node.ticket(self._recovery.seated[by.session])
 
     # Moving to another node ----------------------------------------------------------------------
 

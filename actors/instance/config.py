@@ -19,6 +19,7 @@ from reileta.clock import Clock
 from reileta.observability.activity_log import ActivityLog
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.instance import InstanceLimits
+from reileta.security.tickets import Ticket
 from reileta.store import Store
 from reileta.store.host_writes import FencedHostWrites, HostWrites, UnfencedHostWrites
 
@@ -47,6 +48,8 @@ class InstanceConfig:
     """How many bytes may wait for one socket."""
     paced: bool = True
     """Whether players who send more than others can receive are held back."""
+    sign: Callable[[Ticket], str] | None = None
+    """Signs tickets for direct connections to instance nodes; None: this process can't."""
     fenced: Callable[[Holding], None] = lambda _: None
     """Is called when a write has found that the instance has another host."""
     load: CoreLoad = field(default_factory=CoreLoad)

@@ -5,7 +5,7 @@ The frames of `instance-data` are made in `actors/instance/relay.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeAlias
 
 from msgspec import UNSET, Raw
@@ -44,6 +44,8 @@ class InstanceFrames:
     def __init__(self, rules: Instance) -> None:
         self._rules = rules
         self._id = rules.record.id
+        self.direct: Callable[[], bool] = lambda: False
+        """Whether clients can connect to the instance's node themselves."""
         self._player_views: dict[str, tuple[str, Raw]] = {}
         self._parts: dict[str, tuple[Values, bool, Batch]] = {}
 
@@ -159,6 +161,7 @@ class InstanceFrames:
             role=self._rules.role_of(player.user),
             players=[self.player_view(one) for one in inside],
             gap=gap or UNSET,
+            direct=self.direct() or UNSET,
             retained=retained,
         )
 

@@ -133,6 +133,23 @@ class GetValues(Request[tuple[tuple[str, bytes], ...]]):
 
 
 @dataclass(frozen=True, slots=True)
+class DirectWay:
+    """How a client connects to the instance's node. `expires_at`: in ms, of the ticket."""
+
+    address: str
+    secure: bool
+    ticket: str
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetTicket(Request[DirectWay]):
+    """Asks for a ticket for the player of the session in `by`."""
+
+    by: Visitor
+
+
+@dataclass(frozen=True, slots=True)
 class GetMutes(Request[tuple[Mute, ...]]):
     """Reads the mutes in force, the oldest first; for those who oversee the instance."""
 
@@ -308,6 +325,7 @@ InstanceMessage: TypeAlias = (
     | GetValues
     | GetBans
     | GetMutes
+    | GetTicket
     | Moderate
     | TransferMaster
     | AddModerator

@@ -121,6 +121,12 @@ class MissedMessages:
             self._chunks[-1].sealed = True  # it gets whole chunks
         self.away[player_id] = _Absence(self._next, gap)
 
+    def lose(self, player_id: str) -> None:
+        """Earlier messages may not have reached a player that has lost its last socket."""
+        absence = self.away.get(player_id)
+        if absence is not None:
+            absence.gap = True
+
     def add(self, frame: bytes) -> None:
         """A frame for everybody inside; call it only while someone is away."""
         chunk = self._chunks[-1] if self._chunks else None

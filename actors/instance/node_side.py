@@ -17,25 +17,43 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from functools import partial
-from typing import Final
+from itertools import chain
+from typing import Final, Literal
 
 import trio
 
 from actors.delivery.batch import Piece
 from actors.delivery.sink import InstanceHandle, Sink
-from actors.instance.messages import InstanceMessage, NodeChanged, SendData
+from actors.instance.messages import DirectWay, InstanceMessage, NodeChanged, SendData
 from actors.instance.parts import InstanceParts
-from actors.instance.recovery import NodePort
+from actors.instance.recovery import Member, NodePort
 from actors.instance.relay import DROPPED_DATA, DataRelay
 from actors.membership import AddMember
-from reileta.errors import InstanceAway, InternalError, Overloaded, ReiletaError
+from reileta.errors import (
+    InstanceAway,
+    InternalError,
+    NotImplementedHere,
+    Overloaded,
+    ReiletaError,
+)
 from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event, failure
-from reileta.protocol.node_link import Change, Enter, Fan, Host, Leave, Say, Seat, size_of
-from reileta.protocol.views.instance import PausedView
+from reileta.protocol.node_link import (
+    Change,
+    Direct,
+    Enter,
+    Fan,
+    Host,
+    Leave,
+    Return,
+    Say,
+    Seat,
+    size_of,
+)
+from reileta.protocol.views.instance import DirectNewsView, PausedView
 from reileta.rules.instance.events import (
     AdminChanged,
     InstanceEvent,
@@ -48,6 +66,7 @@ from reileta.rules.instance.events import (
     Unmuted,
 )
 from reileta.rules.instance.seats import Player
+from reileta.security.tickets import VALID_S, Ticket, new_id
 
 ASKED: Final = 8192
 """Messages that the node has and has not passed on yet; the oldest is refused."""
@@ -98,6 +117,8 @@ class NodeRelay(DataRelay):
         super().__init__(parts)
         self._refuses = parts.rules.ensure_may_speak
         self.say: Callable[[SendData], None] = super().send
+        self.direct: set[str] = set()
+        """Players who get data from the node itself."""
 
     def send(self, message: SendData) -> None:
         """Passes one message of a player to the node; its socket gets the error if the rules refuse
@@ -108,6 +129,17 @@ class NodeRelay(DataRelay):
         except ReiletaError as error:
             frame = failure(commands.INSTANCE_DATA, message.state, self._id, error)
             self._fanout.private(message.sink, frame)
+
+    def _without(self, player_id: str) -> Collection[Sink]:
+        """The player's own sockets, and those of players who get it from the node."""
+        own = self._sinks_of(player_id)
+        if not self.direct:
+            return own
+        others = (self._sinks_of(one) for one in self.direct if one != player_id)
+        return (*own, *chain.from_iterable(others))
+
+    def _receiving(self, player_id: str) -> Collection[Sink]:
+        return () if player_id in self.direct else self._sinks_of(player_id)
 
     def pass_on(self, message: SendData) -> None:
         """Sends a message to its receivers, as the node said."""
@@ -125,11 +157,14 @@ class HostedOnNode:
         self._until = 0
         self._lapses_at = 0.0
         self._was_hosted = self._moved = False
+        self._offered = False
+        """Whether the players know that they can connect to the node."""
         self._again_at = 0.0
         """When the rest of what the node said is looked at."""
         self._asked: OrderedDict[int, SendData] = OrderedDict()
         self._left: OrderedDict[str, None] = OrderedDict()
         relay.say = self._say
+        parts.frames.direct = lambda: self.offers_direct
 
     # The link ----------------------------------------------------------------------------------
 
@@ -156,6 +191,9 @@ class HostedOnNode:
             out = self._give_up()
         if self._state is _State.HOSTED:
             self._take_all()
+        offered, self._offered = self._offered, self.offers_direct
+        if self._offered and not offered and self._parts.rules.players:
+            self._broadcast(self._direct_frame("offered"))
         return out
 
     def _host(self) -> None:
@@ -176,6 +214,7 @@ class HostedOnNode:
             )
         )
         self._left.clear()
+        self._relay.direct.clear()  # the node ends these connections, too
         lost = was is _State.PAUSED or (was is _State.HOSTED and self._was_hosted) or self._moved
         self._state, self._was_hosted, self._moved = _State.HOSTED, True, False
         self._relay.say = self._say
@@ -206,6 +245,7 @@ class HostedOnNode:
         """The node did not come back in time."""
         self._refuse_asked(InternalError())
         self._port.give_up()
+        self._relay.direct.clear()
         if self._port.dedicated:
             self._state = _State.AWAY
             self._go_on_here()
@@ -220,6 +260,74 @@ class HostedOnNode:
             self._state = _State.HERE
             self._relay.say = self._relay.pass_on
 
+    # Direct connections ------------------------------------------------------------------------
+
+    @property
+    def offers_direct(self) -> bool:
+        """Whether players can connect to the node themselves."""
+        signs = self._parts.config.sign is not None
+        return signs and self._state is _State.HOSTED and self._port.direct is not None
+
+    def _direct_frame(self, state: Literal["offered", "begun"]) -> bytes:
+        return event(events.INSTANCE_DIRECT, self._parts.id, encode(DirectNewsView(state)))
+
+    def ticket(self, member: Member) -> DirectWay:
+        """A way to the node for a player. Raises NotImplementedHere."""
+        sign, direct = self._parts.config.sign, self._port.direct
+        if sign is None or direct is None or not self.offers_direct:
+            raise NotImplementedHere.field("instance", "its node takes no direct connections now")
+        if len(member.sinks) != 1:
+            raise NotImplementedHere.field("instance", "the session is inside with several sockets")
+        player, config = member.player, self._parts.config
+        expires_at = config.clock.now_ms() // 1000 + VALID_S
+        ticket = Ticket(
+            server=config.address,
+            node=self._port.node,
+            instance=self._parts.id,
+            player=player.id,
+            user=player.user,
+            name=player.displayname,
+            role=self._parts.rules.role_of(player.user),
+            expires_at=expires_at,
+            id=new_id(),
+        )
+        return DirectWay(direct.address, direct.secure, sign(ticket), expires_at * 1000)
+
+    def socket_lost(self, session: str) -> None:
+        """A session inside has one socket less. What the node sent to it may be lost with it."""
+        member = self._parts.recovery.seated.get(session)
+        if member is not None and not member.sinks and member.player.id in self._relay.direct:
+            self._end_direct(member.player.id)
+            self._parts.recovery.missed.lose(member.player.id)
+
+    def _hear_direct(self, item: Direct) -> None:
+        """The node says from where a player gets data."""
+        player = self._parts.rules.players.get(item.player)
+        if player is None:
+            if item.player not in self._left:
+                self._port.breach("speaks of a player who is not inside")
+            return
+        member = self._parts.recovery.seated[player.session]
+        if not item.on:
+            if item.player in self._relay.direct:
+                self._relay.direct.discard(item.player)
+                self._restore(member)
+        elif len(member.sinks) != 1 or self._port.direct is None:
+            self._return(item.player)
+        else:
+            self._relay.direct.add(item.player)
+            (sink,) = member.sinks
+            self._parts.fanout.private(sink, self._direct_frame("begun"))
+
+    def _end_direct(self, player_id: str) -> None:
+        self._relay.direct.discard(player_id)
+        self._return(player_id)
+
+    def _return(self, player_id: str) -> None:
+        id_ = self._parts.id
+        if self._port.keeps:
+            self._port.put(lambda epoch, number: Return(id_, epoch, number, player_id))
+
     def depart(self) -> None:
         """Before the last word here, as the instance is handed over: the next process does not
         know what the node has, and answers nobody for it."""
@@ -230,12 +338,15 @@ class HostedOnNode:
 
     def _restore_all(self) -> None:
         """Players may have missed data: each gets a snapshot."""
-        frames, fanout = self._parts.frames, self._parts.fanout
         for member in self._parts.recovery.seated.values():
             self._parts.recovery.missed.forget(member.player.id)
-            for sink in member.sinks:
-                if sink in fanout:
-                    fanout.answer(sink, frames.restored_parts(member.player))
+            self._restore(member)
+
+    def _restore(self, member: Member, but: Sink | None = None) -> None:
+        frames, fanout = self._parts.frames, self._parts.fanout
+        for sink in member.sinks:
+            if sink in fanout and sink is not but:
+                fanout.answer(sink, frames.restored_parts(member.player))
 
     # To the node -------------------------------------------------------------------------------
 
@@ -257,8 +368,13 @@ class HostedOnNode:
         raise InstanceAway(retry_after_s=min(5.0, left_s))
 
     def greet(self, sink: Sink) -> None:
-        """A session that is inside has another socket: it must know that the instance is
-        paused."""
+        """A session that is inside has entered again, or with another socket: it must know that the
+        instance is paused. It gets data over the server again, beginning with this snapshot."""
+        seat = sink.seats.get(self._parts.id)
+        if seat is not None and seat.player in self._relay.direct:
+            self._end_direct(seat.player)
+            player = self._parts.rules.players[seat.player]
+            self._restore(self._parts.recovery.seated[player.session], but=sink)
         if self._state is _State.PAUSED:
             data = encode(PausedView(self._until))
             self._parts.fanout.private(sink, event(events.INSTANCE_PAUSED, self._parts.id, data))
@@ -266,6 +382,7 @@ class HostedOnNode:
     def record(self, domain_event: InstanceEvent) -> None:
         """Tells the node what concerns it. It must be told of all that it is to pass on."""
         if isinstance(domain_event, Left):
+            self._relay.direct.discard(domain_event.player.id)
             self._left[domain_event.player.id] = None
             if len(self._left) > LEFT:
                 self._left.popitem(last=False)
@@ -346,7 +463,10 @@ class HostedOnNode:
             fan, wait_s = self._port.take(now)
             if fan is None:
                 break
-            self._hear(fan)
+            if isinstance(fan, Direct):
+                self._hear_direct(fan)
+            else:
+                self._hear(fan)
         if wait_s > 0 and now >= self._again_at:
             wait_s = max(wait_s, AGAIN_S)
             self._again_at = now + wait_s

@@ -18,7 +18,7 @@ from actors.instance.missed import MissedMessages
 from actors.membership import SeatLost, SessionRecipient
 from reileta import records
 from reileta.errors import ReiletaError
-from reileta.protocol.node_link import Fan
+from reileta.protocol.node_link import Direct, Fan
 from reileta.protocol.views.console import InstanceHappenedView
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.data_rate import InstanceRates
@@ -100,6 +100,11 @@ class NodePort(Protocol):
     grace_s: float
     """How long players wait for the node's link."""
 
+    node: str
+    """The node's id."""
+    direct: records.DirectAddress | None
+    """Where clients can reach the node themselves; None: they can't."""
+
     @property
     def linked(self) -> bool:
         """Whether the node has a link."""
@@ -140,7 +145,7 @@ class NodePort(Protocol):
         """Sends an item; `make` gets the epoch and its number, which is returned."""
         ...
 
-    def take(self, now: float) -> tuple[Fan | None, float]:
+    def take(self, now: float) -> tuple[Fan | Direct | None, float]:
         """The node's next item, if it may be relayed now; else the seconds to wait (0: none
         waits)."""
         ...

@@ -131,13 +131,13 @@ class DataRelay:
             if (key is None or message.to is not None) and self.speaker != player:
                 self.speaker = player if self.speaker is None else EVERYBODY
             if spoken is TO_ALL or spoken.to is None:
-                self._fanout.relay(frame, conflation, self._sinks_of(player), rate)
+                self._fanout.relay(frame, conflation, self._without(player), rate)
                 if self._away and key is None:
                     self._missed.add(frame)
             else:
                 for receiver in spoken.to:
                     if receiver != player:
-                        for receiving in self._sinks_of(receiver):
+                        for receiving in self._receiving(receiver):
                             self._fanout.private(receiving, frame, conflation, pace=rate)
                         if self._away:
                             self._missed.add_for(receiver, frame)
@@ -187,3 +187,8 @@ class DataRelay:
         player = self._players.get(player_id)
         member = None if player is None else self._seated.get(player.session)
         return () if member is None else member.sinks
+
+    _without = _sinks_of
+    """The sockets that don't get what a player says."""
+    _receiving = _sinks_of
+    """The sockets of a player that get what is said to it."""

@@ -24,6 +24,7 @@ from actors.instance.messages import (
     GetMutes,
     GetPlayers,
     GetQueue,
+    GetTicket,
     GetValues,
     InstanceMessage,
     LookAgain,
@@ -109,6 +110,7 @@ def ensure_visible(rules: Instance, message: InstanceMessage) -> None:
             | GetPlayers(by=who)
             | GetBans(by=who)
             | GetMutes(by=who)
+            | GetTicket(by=who)
             | Moderate(by=who)
             | TransferMaster(by=who)
             | AddModerator(by=who)

@@ -14,18 +14,21 @@ from typing import Final, Protocol
 
 import trio
 
+from actors.links.direct_proofs import Proofs
 from actors.links.port import HostedPort, Link
 from reileta.clock import Clock
 from reileta.errors import CredentialInvalid, DatabaseUnavailable, NodeNotFound, TooManyRequests
 from reileta.observability import log_events
 from reileta.observability.activity_log import ActivityLog
 from reileta.protocol.close_codes import CloseCode
-from reileta.protocol.node_link import Hello, Hold
-from reileta.records import HostNode
+from reileta.protocol.node_link import Hello, Hold, Key
+from reileta.records import DirectAddress, HostNode
 from reileta.store.host_nodes import SEEN_S, HostNodes
 
 CUT_S: Final = 60.0
 """How long a node whose link was cut for its form can't open another one."""
+PROVING: Final = 32
+"""Nodes whose addresses are looked at at the same time; others are when their time comes."""
 CHECKS: Final = 4096
 """Nodes that are to be looked at; more are looked at when their time comes."""
 
@@ -46,6 +49,10 @@ class OpenLink(Link, Protocol):
         """An instance has ended, which the node hosts."""
         ...
 
+    def tell(self, item: object) -> None:
+        """Sends an item that no window bounds."""
+        ...
+
 
 class HostLinks:
     """The links to this process, by node."""
@@ -60,9 +67,14 @@ class HostLinks:
         process: Callable[[], str],
         changed: Callable[[HostNode], None],
         gone: Callable[[str], None],
+        proofs: Proofs,
     ) -> None:
         """`process`: the id of this process among those of the server. `changed` publishes a node,
         `gone` ends an instance whose node was deleted."""
+        self._proofs = proofs
+        self._proved: dict[str, DirectAddress] = {}
+        """Where linked nodes have proved that clients can reach them."""
+        self._proving: set[str] = set()
         self.elsewhere: Callable[[str, str], None] = lambda node, process: None
         """Called with a node whose instances run here, and the process that has its link."""
         self._hosts = hosts
@@ -107,6 +119,7 @@ class HostLinks:
         """The instance's actor runs: not every end that was made for one gets one."""
         self._ports.setdefault(port.node, {})[port.id] = port
         port.link = self._links.get(port.node)
+        port.direct = self._proved.get(port.node)
 
     def _ended(self, port: HostedPort) -> None:
         ports = self._ports.get(port.node, {})
@@ -166,6 +179,7 @@ class HostLinks:
         for port in tuple(ports.values()):
             link.wake(port)
             port.news()
+        self.refresh(host.id)  # whether clients reach it
         self._activity.note(log_events.NODE_LINKED, None, node=host.id, link=host.link)
         self._changed(host)
 
@@ -186,6 +200,7 @@ class HostLinks:
         """What comes over the link does not count any more, and nothing goes out over it."""
         if self._links.get(link.node) is link:
             del self._links[link.node]
+            self._reach(link.node, None)
         for port in tuple(self.ports(link.node).values()):
             port.lose(link)
 
@@ -220,6 +235,21 @@ class HostLinks:
         for node_id in (*self._links, *self._ports):
             self.refresh(node_id)
 
+    def take_key(self, public_key: str) -> None:
+        """The server signs with another key from now on."""
+        for link in self._links.values():
+            link.tell(Key(public_key))
+
+    def _reach(self, node_id: str, direct: DirectAddress | None) -> None:
+        """Where clients can reach the node from now on."""
+        if direct is None:
+            self._proved.pop(node_id, None)
+        else:
+            self._proved[node_id] = direct
+        for port in tuple(self.ports(node_id).values()):
+            port.direct = direct
+            port.news()
+
     def send_away(self) -> None:
         """Ends all links: their nodes come back at another process."""
         for link in tuple(self._links.values()):
@@ -228,6 +258,11 @@ class HostLinks:
 
     async def run(self) -> None:
         """Looks at links, for ever."""
+        async with trio.open_nursery() as nursery:
+            self._proving.clear()
+            await self._look(nursery)
+
+    async def _look(self, nursery: trio.Nursery) -> None:
         next_at = trio.current_time() + SEEN_S
         while True:
             with trio.move_on_at(next_at):
@@ -241,9 +276,30 @@ class HostLinks:
                 self._cut_until = {one: at for one, at in self._cut_until.items() if at > now}
             for node_id in checked:
                 with suppress(DatabaseUnavailable):  # the next time
-                    await self._check(node_id)
+                    self._prove(await self._check(node_id), nursery)
 
-    async def _check(self, node_id: str) -> None:
+    def _prove(self, host: HostNode | None, nursery: trio.Nursery) -> None:
+        """Looks whether clients reach a node, unless that is known."""
+        if host is None or self._proved.get(host.id) == host.direct:
+            return
+        self._reach(host.id, None)
+        if host.direct is None or host.id in self._proving or len(self._proving) >= PROVING:
+            return
+        self._proving.add(host.id)
+        nursery.start_soon(self._prove_direct, host.id, host.direct)
+
+    async def _prove_direct(self, node_id: str, direct: DirectAddress) -> None:
+        try:
+            link = self._links.get(node_id)
+            if link is None or not await self._proofs.holds(node_id, direct, link.token_hash):
+                return
+            if self._links.get(node_id) is link:
+                self._reach(node_id, direct)
+        finally:
+            self._proving.discard(node_id)
+
+    async def _check(self, node_id: str) -> HostNode | None:
+        """Returns the node if it is linked to this process."""
         link = self._links.get(node_id)
         noted = link is not None and await self._hosts.seen(
             node_id, link.token_hash, link=link.number, server=self.process()
@@ -251,7 +307,7 @@ class HostLinks:
         host = await self._hosts.get(node_id)
         if host is None:
             self.deleted(node_id)
-            return
+            return None
         for port in self.ports(node_id).values():
             port.draining = host.draining
         if node_id in self._renamed:
@@ -261,9 +317,10 @@ class HostLinks:
         if host.server not in (None, self.process()) and node_id in self._ports:
             self.elsewhere(node_id, host.server)
         if link is None or noted or self._links.get(node_id) is not link:
-            return
+            return host if noted else None
         self.detach(link)
         if host.link != link.number:
             link.end(CloseCode.REPLACED, "replaced by a newer link")
         else:
             link.end(CloseCode.CREDENTIAL_GONE, "the token is no longer valid")
+        return None

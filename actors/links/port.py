@@ -13,8 +13,8 @@ from typing import Final, Protocol
 
 import trio
 
-from reileta.protocol.node_link import Fan, Hold, size_of
-from reileta.records import HostNode
+from reileta.protocol.node_link import Direct, Fan, Hold, size_of
+from reileta.records import DirectAddress, HostNode
 from reileta.rules.nodes.flow import WINDOW_BYTES, Allowance, Outbox
 from reileta.rules.nodes.form import fault_in
 
@@ -47,6 +47,7 @@ class HostedPort:
         id: the instance.
         link: the node's link; None: it has none.
         epoch: of what the node hosts; 0 before it has hosted the instance.
+        direct: where clients can reach the node themselves, if it has proved that it is there.
         opening: the item by which the node begins with the instance, if it is still to be sent.
         owes_window: whether the node is to be told what was handled.
     """
@@ -67,6 +68,7 @@ class HostedPort:
         self.grace_s = grace_s
         self.draining = host.draining
         self.link: Link | None = None
+        self.direct: DirectAddress | None = None
         self.epoch = 0
         self.outbox: Outbox[object] = Outbox()
         self.opening: object | None = None
@@ -77,7 +79,7 @@ class HostedPort:
         self._changed: Callable[[], object] = lambda: None
         self._expected = 1
         self._handled = 0
-        self._box: deque[Fan] = deque()
+        self._box: deque[Fan | Direct] = deque()
         self._box_bytes = 0
         now = trio.current_time()
         self._allowance = Allowance(ITEMS_PER_S, BYTES_PER_S, now)
@@ -136,7 +138,7 @@ class HostedPort:
         self._wake()
         return number
 
-    def take(self, now: float) -> tuple[Fan | None, float]:
+    def take(self, now: float) -> tuple[Fan | Direct | None, float]:
         """As `NodePort.take`."""
         while self._box:
             fan = self._box[0]
@@ -184,7 +186,7 @@ class HostedPort:
         """Something has changed: the actor looks."""
         self._changed()
 
-    def hear(self, fan: Fan) -> str | None:
+    def hear(self, fan: Fan | Direct) -> str | None:
         """Takes the node's message; returns what is wrong with it, or None."""
         if not self._hosted or fan.epoch < self.epoch:
             return None  # it has not heard of the change yet

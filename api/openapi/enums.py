@@ -19,7 +19,7 @@ from reileta.errors import by_code
 from reileta.protocol.session_frames import Status as EventStatus
 from reileta.protocol.views.console import InstanceEventKind, NodeState
 from reileta.protocol.views.federation import ChallengeDirection
-from reileta.protocol.views.instance import LogType
+from reileta.protocol.views.instance import DirectState, LogType
 from reileta.protocol.views.registry import Status
 from reileta.protocol.views.server import Health
 from reileta.records import (
@@ -104,6 +104,11 @@ ENUMS: Final[dict[str, Json]] = {
     "LeaveReason": _texts(get_args(LeaveReason), "Why a player left."),
     "WatcherAccess": _texts(
         get_args(WatcherAccess), "What a watcher may see of a resource: all, or the preview."
+    ),
+    "DirectState": _texts(
+        get_args(DirectState),
+        "`offered`: `instance-ticket` gives a way to the instance's node. `begun`: data comes over"
+        " the player's connection to it.",
     ),
     "UnwatchReason": _texts(get_args(UnwatchReason), "Why the watch of a resource ended."),
     "QueueEndReason": _texts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Callable
 from random import SystemRandom
@@ -28,13 +29,17 @@ from reileta.protocol.node_link import (
     Hello,
     Malformed,
     Ping,
+    Pong,
     Welcome,
     from_server,
     messages_of,
 )
 
 CONNECT_S: Final = 10.0
-PING_S: Final = 10.0
+PING_S: Final = 4.0
+SUSPENDED_S: Final = 10.0
+"""Players with direct connections are heard for so long after the server was asked whether it is
+there, and has answered."""
 SILENT_S: Final = 25.0
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
@@ -96,6 +101,19 @@ class NodeLink:
         self.rooms = rooms
         self.links = 0
         """How often it was connected."""
+        self._alive_at = -math.inf
+        self._pinged: dict[int, float] = {}
+        self._stirred = trio.Event()
+
+    @property
+    def live(self) -> bool:
+        """Whether there is a link, and the server answered lately. An answer counts from when the
+        question was sent: what the server said until then is known here."""
+        return trio.current_time() < self._alive_at + SUSPENDED_S
+
+    def stir(self) -> None:
+        """Direct connections have left something to be sent."""
+        self._stirred.set()
 
     async def run(self, *, linked: Callable[[], None] = lambda: None) -> None:
         """Keeps a link, for ever. Raises Refused."""
@@ -122,6 +140,7 @@ class NodeLink:
     async def _link(self, url: str, linked: Callable[[], None]) -> None:
         with trio.fail_after(CONNECT_S):
             socket = await _Socket.open(url, self._token)
+        asked_at = trio.current_time()
         try:
             await socket.send(
                 [Hello([1], f"reileta/{__version__}", self._capacity, 0.0, self.rooms.holds())]
@@ -132,26 +151,42 @@ class NodeLink:
             if not items or not isinstance(items[0], Welcome):
                 raise Malformed("the server does not begin with a welcome")
             await socket.send(self.rooms.welcome(items[0]))
+            self._alive_at = asked_at
             self.links += 1
             _log.info(log_events.LINK_OPENED, node=items[0].node, link=items[0].link)
             linked()
             await socket.send(self.rooms.hear(items[1:]))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._ping, socket)
+                nursery.start_soon(self._send_news, socket)
                 while True:
                     with trio.fail_after(SILENT_S):
                         message = await socket.receive()
-                    await socket.send(self.rooms.hear(from_server.decode(message)))
+                    heard = from_server.decode(message)
+                    for item in heard:
+                        if isinstance(item, Pong):
+                            asked_at = self._pinged.pop(item.number, self._alive_at)
+                            self._alive_at = max(self._alive_at, asked_at)
+                    await socket.send(self.rooms.hear(heard))
         except* (Closed, OSError, trio.TooSlowError, trio.BrokenResourceError, Malformed) as group:
             raise Closed(str(group.exceptions[0]) or "silent") from None
         finally:
+            self._alive_at = -math.inf
+            self._pinged.clear()
             await socket.close()
+
+    async def _send_news(self, socket: _Socket) -> None:
+        while True:
+            await self._stirred.wait()
+            self._stirred = trio.Event()
+            await socket.send(self.rooms.news())
 
     async def _ping(self, socket: _Socket) -> None:
         number = 0
         while True:
             await trio.sleep(PING_S)
             number += 1
+            self._pinged[number] = trio.current_time()
             await socket.send([Ping(number)])
 
 

@@ -284,6 +284,7 @@ SERVICE_TOKEN_REVOKED: Final = "service.token_revoked"  # noqa: S105
 
 # Instance nodes
 NODE_CREATED: Final = "node.created"
+DIRECT_CONNECTED: Final = "direct.connected"
 NODE_LINKED: Final = "node.linked"
 """An instance node has opened a link; `link` is its number."""
 NODE_UNLINKED: Final = "node.unlinked"

@@ -98,6 +98,17 @@ class Refuse(msgspec.Struct, array_like=True, tag=3):
     reason: str = ""
 
 
+class Direct(msgspec.Struct, array_like=True, tag=5):
+    """From here on the player gets data from the node itself (`on`), or over the server again. It
+    is numbered like a `Fan`."""
+
+    instance: str
+    epoch: int
+    number: int
+    player: str
+    on: bool
+
+
 class Proof(msgspec.Struct, array_like=True, tag=4):
     """Reserved for later versions."""
 
@@ -202,8 +213,25 @@ class End(msgspec.Struct, array_like=True, tag=7):
     epoch: int
 
 
-FromNode: TypeAlias = Hello | Fan | Refuse | Proof | Window | Ping | Pong
-FromServer: TypeAlias = Welcome | Host | Enter | Leave | Say | Change | End | Window | Ping | Pong
+class Return(msgspec.Struct, array_like=True, tag=8):
+    """The player gets data over the server again: the node ends its direct connection."""
+
+    instance: str
+    epoch: int
+    number: int
+    player: str
+
+
+class Key(msgspec.Struct, array_like=True, tag=9):
+    """The server signs with another key from now on."""
+
+    public_key: str
+
+
+FromNode: TypeAlias = Hello | Fan | Refuse | Proof | Direct | Window | Ping | Pong
+FromServer: TypeAlias = (
+    Welcome | Host | Enter | Leave | Say | Change | End | Return | Key | Window | Ping | Pong
+)
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -243,8 +271,8 @@ class Codec(Generic[T]):
             raise
 
 
-from_node: Final[Codec[FromNode]] = Codec(FromNode, (1, 2, 3, 4, 20, 21, 22))
-from_server: Final[Codec[FromServer]] = Codec(FromServer, (1, 2, 3, 4, 5, 6, 7, 20, 21, 22))
+from_node: Final[Codec[FromNode]] = Codec(FromNode, (1, 2, 3, 4, 5, 20, 21, 22))
+from_server: Final[Codec[FromServer]] = Codec(FromServer, (1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21, 22))
 
 
 def size_of(item: object) -> int:

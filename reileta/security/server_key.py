@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from joserfc.jwk import OKPKey
 
 from reileta.rules.federation.signatures import (
     CHAIN_LENGTH,
@@ -75,6 +76,13 @@ class ServerKey:
     def sign(self, data: bytes) -> bytes:
         """The signature of the data, 64 bytes."""
         return self._private.sign(data)
+
+    def for_tokens(self) -> OKPKey:
+        """The same key, for signing JWTs."""
+        secret = base64.urlsafe_b64encode(self._private.private_bytes_raw()).rstrip(b"=").decode()
+        return OKPKey.import_key(
+            {"kty": "OKP", "crv": "Ed25519", "x": self.public_base64url, "d": secret}
+        )
 
     def derive(self, purpose: bytes) -> bytes:
         """A secret key of 32 bytes for that purpose; always the same for the same server's key."""

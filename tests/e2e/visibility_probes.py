@@ -258,6 +258,7 @@ COMMANDS: Final[Mapping[str, tuple[Json, ...]]] = {
         {"subgroup": "{instance}", "data": {"near": [], "far_rate": 1}},
         {"subgroup": "{instance}", "data": {"near": 8, "far_rate": 1}},
     ),
+    "instance-ticket": WHERE,
     "instance-moderate": tuple({"subgroup": "{instance}", "data": one} for one in MEASURES),
     "watch": WATCHED,
     "unwatch": WATCHED,

@@ -25,6 +25,7 @@ from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import binary_frame
 from reileta.protocol.node_link import (
     VERSION,
+    Direct,
     End,
     Fan,
     FromNode,
@@ -200,6 +201,10 @@ class LinkConnection:
             self._gone.popitem(last=False)
         self._send(End(port.id, port.epoch))
 
+    def tell(self, item: object) -> None:
+        """As `OpenLink.tell`."""
+        self._send(item)
+
     def breach(self, reason: str) -> None:
         """As `Link.breach`."""
         if self._ended:
@@ -239,7 +244,7 @@ class LinkConnection:
     def _hear(self, item: FromNode) -> str | None:
         """Takes one item; returns what is wrong with it, or None."""
         match item:
-            case Fan():
+            case Fan() | Direct():
                 port = self._port(item.instance)
                 return self._unknown(item.instance) if port is None else port.hear(item)
             case Window(instance, epoch, number):

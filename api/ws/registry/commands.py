@@ -49,6 +49,7 @@ from reileta.errors import (
     MessageInvalid,
     ModerationInvalid,
     NotAllowed,
+    NotImplementedHere,
     NotInInstance,
     NotLoggedIn,
     OutcomeUnknown,
@@ -64,7 +65,7 @@ from reileta.errors import (
 )
 from reileta.protocol import commands, events
 from reileta.protocol.frames import encode, event
-from reileta.protocol.views.instance import AcceptedView, PlaceView
+from reileta.protocol.views.instance import AcceptedView, DirectWayView, PlaceView
 from reileta.protocol.views.registry import IdentityView, NothingView
 from reileta.rules.instance.position import position_in_value
 from reileta.rules.resource.json_values import is_deeper
@@ -253,6 +254,38 @@ async def interest(call: CommandContext, params: InterestInput) -> NothingView:
             if place is not None:
                 interests.place(instance, player, place)
     return NothingView()
+
+
+@COMMANDS.add(
+    commands.INSTANCE_TICKET,
+    takes=InstanceInput,
+    gives=DirectWayView,
+    subgroup="instance or data",
+    guests="yes",
+    errors=(
+        NotLoggedIn,
+        MessageInvalid,
+        InstanceNotFound,
+        NotInInstance,
+        NotImplementedHere,
+        Overloaded,
+    ),
+    sent={"data": {"instance": INSTANCE}},
+    answered={
+        "address": "attic.example",
+        "secure": True,
+        "ticket": "eyJhbGciOiJFZDI1NTE5Ii…",
+        "expires_at": SINCE,
+    },
+)
+async def ticket(call: CommandContext, params: InstanceInput) -> DirectWayView:
+    """Asks for a ticket, with which the session's player connects to the instance's node
+    directly. `subgroup` may hold the id in place of `data`."""
+    instance = call.connection.local(params.instance)
+    way = await call.node.instance_service.ticket(instance, call.by)
+    return DirectWayView(
+        address=way.address, secure=way.secure, ticket=way.ticket, expires_at=way.expires_at
+    )
 
 
 @COMMANDS.add(

@@ -24,6 +24,7 @@ from reileta.protocol.views.console import AdminFiguresView
 from reileta.protocol.views.federation import PeerChangeView
 from reileta.protocol.views.instance import (
     CandidateView,
+    DirectNewsView,
     LeftView,
     ModeratedView,
     PausedView,
@@ -311,6 +312,15 @@ EVENTS: Final = Events(
         " refused with error 122. `instance-resumed`, `instance-restored` or `instance-left`"
         " follows. `until`: if it lives on an instance node, the time until which it waits.",
         data=PausedView,
+        sent_to="the players whom it concerns",
+        subgroup=_INSTANCE_ID,
+    ),
+    Event(
+        name=events.INSTANCE_DIRECT,
+        group=_INSTANCE,
+        description="Players can connect to the instance's node themselves, or this one has: see"
+        " `instance-ticket`.",
+        data=DirectNewsView,
         sent_to="the players whom it concerns",
         subgroup=_INSTANCE_ID,
     ),

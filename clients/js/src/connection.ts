@@ -129,6 +129,21 @@ export class Connection extends Emitter<Events> {
     this.#connect();
   }
 
+  /** Whether the server is reached over TLS. */
+  get secure(): boolean {
+    return this.#url.startsWith("wss:");
+  }
+
+  /** Milliseconds until a command is given up. */
+  get timeoutMs(): number {
+    return this.#timeoutMs;
+  }
+
+  /** @internal Another socket of the same kind. */
+  newSocket(url: string): SocketLike {
+    return new this.#class(url);
+  }
+
   /** Resolves when the socket is open; rejects if it ends before. */
   ready(): Promise<void> {
     if (this.#ready) return Promise.resolve();

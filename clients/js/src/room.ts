@@ -1,6 +1,7 @@
 /** An instance that this session is inside, with its players and the values that they keep. */
 
 import type { Connection } from "./connection.js";
+import { Direct } from "./direct.js";
 import { Emitter } from "./emitter.js";
 import { Disconnected, ErrorCode, Refused } from "./errors.js";
 import { LiveMap } from "./live_map.js";
@@ -86,6 +87,7 @@ export class Room extends Emitter<RoomEvents> {
   readonly #values = new Map<string, Map<string, Kept>>();
   readonly #own = new Map<string, Throttled>();
   readonly #unlisten: (() => void)[] = [];
+  readonly #direct: Direct;
   #inside = true;
   #lastAt = 0;
   #interest: { rate?: unknown; near?: unknown; far_rate?: unknown } | undefined;
@@ -95,6 +97,12 @@ export class Room extends Emitter<RoomEvents> {
     super();
     this.#connection = connection;
     this.id = welcome.instance;
+    this.#direct = new Direct(
+      connection,
+      this.id,
+      ({ player, key, at, data }) => this.#data(player, key, at, data),
+      () => this.#comeBack(),
+    );
     this.#take(welcome, true);
     this.#listen();
   }
@@ -102,6 +110,11 @@ export class Room extends Emitter<RoomEvents> {
   /** Whether this player is inside, or comes back as soon as there is a connection. */
   get inside(): boolean {
     return this.#inside;
+  }
+
+  /** Whether what players say comes over a connection to the instance's own node. */
+  get direct(): boolean {
+    return this.#direct.begun;
   }
 
   /** The own player, as the others see it. */
@@ -123,10 +136,7 @@ export class Room extends Emitter<RoomEvents> {
    * taken it. Messages are never dropped: use `set` for what changes often. */
   async send(data: unknown, options: { to?: readonly string[] | undefined } = {}): Promise<void> {
     this.#ensureInside();
-    await this.#connection.request("instance-data", data as never, {
-      subgroup: this.id,
-      to: options.to,
-    });
+    await this.#direct.request(data, options.to);
   }
 
   /** Keeps a value under a key, for all who are inside and who join later; undefined or null takes
@@ -144,7 +154,7 @@ export class Room extends Emitter<RoomEvents> {
     if (own.waiting) return;
     const pause = 1000 / (options.perSecond ?? PER_SECOND);
     const due = own.sentAt + pause - performance.now();
-    if (due <= 0 && this.#connection.waitingBytes < BUSY_BYTES) this.#sendOwn(key, own);
+    if (due <= 0 && this.#direct.waitingBytes < BUSY_BYTES) this.#sendOwn(key, own);
     else this.#sendLater(key, own, Math.max(due, 1), pause);
   }
 
@@ -199,6 +209,7 @@ export class Room extends Emitter<RoomEvents> {
 
   /** Takes a whole snapshot, and tells what is different in it. */
   #take(welcome: Welcome, first = false): void {
+    this.#direct.snapshot(welcome.direct === true);
     const before = new Map(this.players);
     const values = new Map(this.#values);
     this.player = welcome.player;
@@ -270,6 +281,7 @@ export class Room extends Emitter<RoomEvents> {
       }
     });
     on("instance-moderated", (notice) => this.emit("moderated", notice));
+    on("instance-direct", ({ state }) => this.#direct.hear(state));
     on("instance-restored", (welcome) => {
       this.#take(welcome);
       this.#sendAllOwn();
@@ -278,6 +290,7 @@ export class Room extends Emitter<RoomEvents> {
     this.#unlisten.push(
       connection.on("connection-lost", ({ code }) => {
         if (code === MESSAGE_TOO_LARGE) this.#forgetLargest();
+        this.#direct.snapshot(false);
         this.emit("away", undefined);
       }),
       connection.on("connection-closed", () => {
@@ -324,6 +337,7 @@ export class Room extends Emitter<RoomEvents> {
 
   #finish(): void {
     this.#inside = false;
+    this.#direct.end();
     for (const unlisten of this.#unlisten) unlisten();
     this.#unlisten.length = 0;
   }
@@ -331,12 +345,13 @@ export class Room extends Emitter<RoomEvents> {
   async #comeBack(): Promise<void> {
     if (!this.#inside) return;
     const before = this.player;
+    const wasDirect = this.#direct.begun;
     const answered = (welcome: Welcome) => {
       this.#take(welcome);
       // What was sent just before the loss may not have arrived.
       this.#sendAllOwn();
       const samePlayer = this.player === before;
-      this.emit("back", { gap: welcome.gap === true || !samePlayer, samePlayer });
+      this.emit("back", { gap: welcome.gap === true || wasDirect || !samePlayer, samePlayer });
     };
     try {
       await this.#connection.request("instance-join", { instance: this.id }, { answered });
@@ -351,10 +366,10 @@ export class Room extends Emitter<RoomEvents> {
 
   #sendOwn(key: string, own: Throttled): void {
     own.sentAt = performance.now();
-    const fields = { subgroup: this.id, key, at: this.#nextAt() };
+    const fields = { key, at: this.#nextAt() };
     const { value } = own;
     if (value === null) this.#own.delete(key);
-    this.#connection.tell("instance-data", value, fields);
+    this.#direct.tell(value, fields);
   }
 
   #sendLater(key: string, own: Throttled, ms: number, pause: number): void {
@@ -362,7 +377,7 @@ export class Room extends Emitter<RoomEvents> {
     background(ms, () => {
       if (!this.#inside || !this.#connection.open) {
         own.waiting = false; // `#comeBack` sends it
-      } else if (this.#connection.waitingBytes >= BUSY_BYTES) {
+      } else if (this.#direct.waitingBytes >= BUSY_BYTES) {
         this.#sendLater(key, own, pause, pause);
       } else {
         own.waiting = false;

@@ -8,10 +8,10 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-const COMMAND = JSON.parse(process.env.REILETA_COMMAND ?? '["reileta"]');
+export const COMMAND = JSON.parse(process.env.REILETA_COMMAND ?? '["reileta"]');
 const START_MS = 120_000;
 
-async function freePort() {
+export async function freePort() {
   const server = net.createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address();

@@ -79,10 +79,10 @@ class Connection(Emitter):
         self.session: str | None = None
         self.openers: list[Callable[[bool], Awaitable[None]]] = []
         """Work of this package at each new connection, before `connection-open`."""
-        self._client = client
+        self.client = self._client = client
         self._http = http
         self._keeper = keeper
-        self._timeout_s = timeout_s
+        self.timeout_s = self._timeout_s = timeout_s
         self._backoff = Backoff()
         self._states = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
@@ -91,6 +91,11 @@ class Connection(Emitter):
         self._ready = anyio.Event()
         self._opened_before = False
         self._ended: ReiletaError | None = None
+
+    @property
+    def secure(self) -> bool:
+        """Whether the server is reached over TLS."""
+        return self._client.base_url.scheme == "https"
 
     @property
     def open(self) -> bool:

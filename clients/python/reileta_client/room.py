@@ -12,6 +12,7 @@ from typing import Any, Final
 import anyio
 
 from reileta_client.connection import Connection
+from reileta_client.direct import Direct
 from reileta_client.emitter import Emitter
 from reileta_client.errors import Disconnected, ErrorCode, Refused
 
@@ -76,6 +77,7 @@ class Room(Emitter):
         self._last_at = 0.0
         self._interest: dict[str, Any] | None = None
         self._unlisten: list[Callable[[], None]] = []
+        self._direct = Direct(connection, self.id, self._data, self._rejoin)
         self._take(welcome, first=True)
         self._listen()
 
@@ -96,7 +98,7 @@ class Room(Emitter):
         """Sends a message to all others inside, or to those in `to`. Returns when the instance has
         taken it. Messages are never dropped: use `set` for what changes often."""
         self._ensure_inside()
-        await self._connection.request("instance-data", data, subgroup=self.id, to=to)
+        await self._direct.request(data, to=to)
 
     def set(self, key: str, value: Any, *, per_second: float = PER_SECOND) -> None:
         """Keeps a value under a key, for all who are inside and who join later; None takes it
@@ -165,8 +167,20 @@ class Room(Emitter):
                 raise
         self._emit("ended", {"reason": "left", "note": None, "error": None})
 
+    @property
+    def direct(self) -> bool:
+        """Whether what players say comes over a connection to the instance's own node."""
+        return self._direct.begun
+
     async def run(self) -> None:
-        """Sends the values of `set`, until the player is no longer inside."""
+        """Sends the values of `set`, and keeps a direct connection to the instance's node if that
+        takes one; until the player is no longer inside."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._direct.run)
+            await self._send_values()
+            tasks.cancel_scope.cancel()
+
+    async def _send_values(self) -> None:
         while self.inside:
             self._wake = anyio.Event()
             waiting = [(one.due, key) for key, one in self._own.items() if one.waiting]
@@ -183,14 +197,13 @@ class Room(Emitter):
             own.waiting, own.due = False, anyio.current_time() + own.pause
             if own.value is None:
                 del self._own[key]
-            await self._connection.tell(
-                "instance-data", own.value, subgroup=self.id, key=key, at=self._next_at()
-            )
+            await self._direct.tell(own.value, key=key, at=self._next_at())
 
     # The snapshot --------------------------------------------------------------------------------
 
     def _take(self, welcome: Mapping[str, Any], *, first: bool = False) -> None:
         """Takes a whole snapshot, and tells what is different in it."""
+        self._direct.snapshot(offered=bool(welcome.get("direct")))
         before, values = dict(self.players), self._values
         self.player, self.role = welcome["player"], welcome["role"]
         players = {one["player"]: Player.of(one) for one in welcome["players"]}
@@ -229,6 +242,7 @@ class Room(Emitter):
             "instance-role": self._role_changed,
             "instance-moderated": lambda data: self._emit("moderated", data),
             "instance-restored": self._restored,
+            "instance-direct": lambda data: self._direct.hear(data["state"]),
         }
 
         def listener(handle: Callable[[dict[str, Any]], None]) -> Callable[[Any], None]:
@@ -298,6 +312,7 @@ class Room(Emitter):
         if lost["code"] == MESSAGE_TOO_LARGE and self._own:
             # The server takes no message of that size: sent again, it would close the next socket.
             del self._own[max(self._own, key=lambda key: len(json.dumps(self._own[key].value)))]
+        self._direct.snapshot(offered=False)
         self._emit("away")
 
     def _thrown_out(
@@ -315,15 +330,20 @@ class Room(Emitter):
         self._wake.set()
 
     async def _come_back(self, again: bool) -> None:
-        if not self.inside or not again:
+        if again:
+            await self._rejoin()
+
+    async def _rejoin(self) -> None:
+        """Gets a snapshot, and all that comes after it over the server."""
+        if not self.inside:
             return
-        before = self.player
+        was_direct, before = self._direct.begun, self.player
 
         def answered(welcome: Mapping[str, Any]) -> None:
             self._take(welcome)
             self._send_all_again()
             same = self.player == before
-            gap = bool(welcome.get("gap")) or not same
+            gap = bool(welcome.get("gap")) or was_direct or not same
             self._emit("back", {"gap": gap, "same_player": same})
 
         try:

@@ -272,7 +272,43 @@ class WelcomeView(Struct, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
+    direct: (
+        Annotated[
+            bool,
+            Meta(
+                description="True: `instance-ticket` gives a way to the instance's node, over which"
+                " data comes sooner"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     retained: Annotated[list[RetainedView], Meta(description="Their retained values")]
+
+
+class DirectWayView(Struct, kw_only=True):
+    """The answer to `instance-ticket`: how to connect to the instance's node."""
+
+    address: Annotated[str, Meta(description="`host` or `host:port`", examples=["attic.example"])]
+    secure: Annotated[bool, Meta(description="Whether it uses TLS")]
+    ticket: Annotated[str, Meta(description="Valid once", examples=["eyJhbGciOiJFZDI1NTE5Ii…"])]
+    expires_at: Millis
+
+
+DirectState = Literal["offered", "begun"]
+
+
+class DirectNewsView(Struct):
+    """The event `instance-direct`."""
+
+    state: Annotated[
+        DirectState,
+        Meta(
+            description="`offered`: `instance-ticket` gives a way to the instance's node. `begun`:"
+            " from here on, the instance's data comes over the player's connection to the node, in"
+            " place of this socket; `instance-restored`, or another answer to `instance-join`, ends"
+            " that",
+        ),
+    ]
 
 
 class AcceptedView(Struct, kw_only=True):

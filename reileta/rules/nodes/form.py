@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from reileta.protocol.node_link import DATA_BYTES, Fan
+from reileta.protocol.node_link import DATA_BYTES, Direct, Fan
 from reileta.rules.instance.instance import TO_LIMIT
 from reileta.rules.instance.retained import KEY_LIMIT
 from reileta.rules.resource.json_values import is_deeper
@@ -23,8 +23,10 @@ ID_LIMIT: Final = 64
 _raw: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
-def fault_in(fan: Fan) -> str | None:
+def fault_in(fan: Fan | Direct) -> str | None:
     """What is wrong with a node's message; None: nothing."""
+    if isinstance(fan, Direct):
+        return "a player's id is too long" if len(fan.player) > ID_LIMIT else None
     if len(fan.data) > DATA_BYTES:
         return "data is too large"
     if fan.key is not None and not (1 <= len(fan.key) <= KEY_LIMIT and _is_text(fan.key)):

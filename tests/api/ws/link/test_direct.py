@@ -1,0 +1,306 @@
+"""Players who get data from the node itself: what the server does about them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from actors.links.direct_proofs import DirectProofs
+from reileta.errors import NoResponse, NotImplementedHere, NotInInstance
+from reileta.federation.client import RemoteAnswer
+from reileta.protocol.node_link import Direct, Fan, Host, Key, Leave, Return, Say
+from reileta.records import DirectAddress
+from reileta.rules.nodes.direct import proof
+from reileta.security.server_key import ServerKey
+from reileta.security.tickets import Ticket, read
+from tests.actors.node_harness import ADDRESS, ROOM, Client, settle, user_at
+from tests.api.ws.link.link_harness import NODE, LinkHarness, NodeEnd, open_links
+
+WHERE = DirectAddress("attic.example", secure=True)
+TOKEN = b"token"
+
+
+class Reachable:
+    """`Proofs` of a test."""
+
+    def __init__(self) -> None:
+        self.asked: list[DirectAddress] = []
+        self.there = True
+
+    async def holds(self, node: str, direct: DirectAddress, token_hash: bytes) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(direct)
+        return self.there
+
+
+@pytest.fixture
+async def links(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> AsyncIterator[LinkHarness]:
+    monkeypatch.setattr("actors.node.DirectProofs", lambda _: Reachable())
+    async with open_links(monkeypatch) as links:
+        hosts = links.harness.store.host_nodes.hosts
+        hosts[NODE] = replace(hosts[NODE], direct=WHERE)
+        yield links
+
+
+class Party:
+    """A node that is reachable, and three players inside."""
+
+    def __init__(self, links: LinkHarness, end: NodeEnd, clients: list[Client]) -> None:
+        self.links, self.end, self.clients = links, end, clients
+        self.host = end.take(Host)[-1]
+
+    def player(self, number: int) -> str:
+        return self.clients[number].sink.seats[ROOM].player
+
+    async def direct(self, number: int, *, on: bool = True) -> None:
+        """The node says that it sends to the player itself, or does not any more."""
+        fan = self.end.fan(self.host, self.player(number))
+        item = Direct(fan.instance, fan.epoch, fan.number, self.player(number), on)
+        await self.end.send(item)
+        await settle()
+
+    async def say(self, number: int, value: bytes, **more: Any) -> None:
+        """What a player said directly, as the node tells it."""
+        await self.end.send(self.end.fan(self.host, self.player(number), value, **more))
+        await settle()
+
+    def heard(self) -> list[list[Any]]:
+        found = [list(each.sink.take()) for each in self.clients]
+        return [
+            [one["data"]["data"] for one in each if one["command"] == "instance-data"]
+            for each in found
+        ]
+
+    def commands(self, number: int) -> list[str]:
+        return [one["command"] for one in self.clients[number].sink.take()]
+
+
+@pytest.fixture
+async def party(links: LinkHarness, autojump_clock: MockClock) -> Party:
+    end = await links.linked()
+    await trio.sleep(0.1)
+    clients = [await links.harness.joined(number) for number in (1, 2, 3)]
+    await settle()
+    for client in clients:
+        client.sink.take()
+    return Party(links, end, clients)
+
+
+async def ticket_of(party: Party, number: int) -> Ticket:
+    node = party.links.harness.node
+    way = await node.instance_service.ticket(ROOM, party.clients[number].principal)
+    assert (way.address, way.secure) == (WHERE.address, WHERE.secure)
+    now_s = node.clock.now_ms() / 1000
+    key = node.server.public_key
+    ticket = read(way.ticket, key, server=ADDRESS, node=NODE, now_s=now_s)
+    assert ticket.expires_at * 1000 == way.expires_at
+    return ticket
+
+
+async def test_a_ticket_names_its_player(party: Party, autojump_clock: MockClock) -> None:
+    first, again = await ticket_of(party, 0), await ticket_of(party, 0)
+    assert (first.instance, first.player, first.user) == (ROOM, party.player(0), user_at(1))
+    assert first.id != again.id
+    stranger = await party.links.harness.connect(7)
+    with pytest.raises(NotInInstance):
+        await party.links.harness.node.instance_service.ticket(ROOM, stranger.principal)
+
+
+async def test_a_join_says_that_there_is_a_way(party: Party, autojump_clock: MockClock) -> None:
+    late = await party.links.harness.connect(5)
+    await late.join()
+    (welcome,) = [one for one in late.sink.take() if one["command"] == "instance-join"]
+    assert welcome["data"]["direct"] is True
+
+
+async def test_those_who_hear_the_node_don_t_hear_the_server(
+    party: Party, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    (begun,) = party.clients[1].sink.take()
+    assert (begun["command"], begun["data"]) == ("instance-direct", {"state": "begun"})
+    await party.say(0, b"1")
+    await party.say(1, b"2", key="k")
+    await party.say(0, b"3", to=[party.player(1)])
+    await party.say(0, b"4", to=[party.player(1), party.player(2)])
+    assert party.heard() == [[2], [], [1, 2, 4]]
+    # What it keeps is there for those who come.
+    late = await party.links.harness.connect(5)
+    await late.join()
+    (welcome,) = [one for one in late.sink.take() if one["command"] == "instance-join"]
+    assert [one["data"] for one in welcome["data"]["retained"]] == [2]
+    # Events that are not data come over the server.
+    assert "instance-joined" in party.commands(1)
+
+
+async def test_after_its_connection_a_player_gets_a_snapshot(
+    party: Party, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    await party.say(0, b"1", key="k")
+    party.heard()
+    await party.direct(1, on=False)
+    await party.say(0, b"2")
+    restored, told = party.clients[1].sink.take()
+    assert restored["command"] == "instance-restored"
+    assert [one["data"] for one in restored["data"]["retained"]] == [1]
+    assert told["data"]["data"] == 2
+    assert party.heard()[2] == [2]
+
+
+async def test_another_socket_brings_the_player_back(
+    party: Party, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    player = party.player(1)
+    second = await party.links.harness.connect(2)
+    await second.join()
+    await settle()
+    assert party.end.one(Return).player == player
+    await party.say(0, b"1")
+    assert party.heard()[1] == [1]
+    assert [one["command"] for one in second.sink.take()][-1] == "instance-data"
+    await party.direct(1)  # with two sockets
+    assert party.end.one(Return).player == player
+    with pytest.raises(NotImplementedHere):
+        await ticket_of(party, 1)
+
+
+async def test_to_join_again_ends_it(party: Party, autojump_clock: MockClock) -> None:
+    await party.direct(1)
+    await party.clients[1].join()
+    await settle()
+    assert party.end.one(Return).player == party.player(1)
+    assert "instance-restored" not in party.commands(1)
+    await party.say(0, b"1")
+    assert party.heard()[1] == [1]
+
+
+async def test_a_lost_socket_is_a_gap(party: Party, autojump_clock: MockClock) -> None:
+    await party.direct(1)
+    party.clients[1].lose()
+    await settle()
+    party.end.one(Return)
+    back = await party.links.harness.connect(2)
+    await back.join()
+    (welcome,) = [one for one in back.sink.take() if one["command"] == "instance-join"]
+    assert welcome["data"]["gap"] is True
+
+
+@pytest.mark.parametrize("how", ["kick", "ban"])
+async def test_who_is_thrown_out_is_named_to_the_node(
+    party: Party, how: Any, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    player = party.player(1)
+    party.links.harness.act(lambda instance: instance.moderate(user_at(2), how))
+    await settle()
+    assert party.end.one(Leave).player == player
+    await party.say(0, b"1")
+    assert party.heard()[2] == [1]
+    # It says something in the name of who has left, and that it hears it again.
+    await party.end.send(party.end.fan(party.host, player, b"2"))
+    fan: Fan = party.end.fan(party.host, player)
+    await party.end.send(Direct(fan.instance, fan.epoch, fan.number, player, on=True))
+    assert party.heard()[0] == []
+    assert not party.end.code()
+
+
+async def test_the_muted_don_t_speak_through_the_node(
+    party: Party, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    party.links.harness.act(lambda instance: instance.moderate(user_at(2), "mute"))
+    await settle()
+    party.heard()
+    await party.say(1, b"1")
+    assert party.heard() == [[], [], []]
+
+
+async def test_a_node_speaks_of_nobody_who_was_never_inside(
+    party: Party, autojump_clock: MockClock
+) -> None:
+    for _ in range(3):
+        fan: Fan = party.end.fan(party.host, "p_nobody")
+        await party.end.send(Direct(fan.instance, fan.epoch, fan.number, "p_nobody", on=True))
+    assert party.end.code() == 4002
+
+
+async def test_a_node_that_begins_anew_sends_to_nobody(
+    party: Party, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    await party.end.lose()
+    end = await party.links.linked()
+    await trio.sleep(0.1)
+    party.heard()
+    host = end.one(Host)
+    await end.send(end.fan(host, party.player(0), b"1"))
+    assert party.heard()[1] == [1]
+
+
+async def test_players_who_came_before_the_node_was_found_are_told(
+    links: LinkHarness, autojump_clock: MockClock
+) -> None:
+    proofs: Any = links.harness.node.host_links._proofs  # noqa: SLF001 - the fake of this file
+    proofs.there = False
+    end = await links.linked()
+    ada = await links.harness.joined(1)
+    await trio.sleep(0.1)
+    assert "instance-direct" not in [one["command"] for one in ada.sink.take()]
+    party = Party(links, end, [ada])
+    with pytest.raises(NotImplementedHere):
+        await ticket_of(party, 0)
+    await party.direct(0)  # nobody can have sent it there
+    assert end.one(Return).player == party.player(0)
+    proofs.there = True
+    await trio.sleep(16)
+    (told,) = [one for one in ada.sink.take() if one["command"] == "instance-direct"]
+    assert told["data"] == {"state": "offered"}
+    assert (await ticket_of(party, 0)).player == party.player(0)
+
+
+async def test_nodes_hear_of_another_key(party: Party, autojump_clock: MockClock) -> None:
+    key = ServerKey.generate()
+    party.links.harness.node.host_links.take_key(key.public_base64url)
+    await settle()
+    assert party.end.one(Key).public_key == key.public_base64url
+    assert not party.end.take(Say)
+
+
+class Web:
+    """An `HttpClient` for one answer."""
+
+    def __init__(self, answer: Any, *, secure: bool = True) -> None:
+        self.answer = answer
+        self._secure = secure
+
+    def secure(self, server: str) -> bool:
+        return self._secure
+
+    async def request(self, method: str, server: str, path: str, **more: Any) -> RemoteAnswer:
+        await trio.lowlevel.checkpoint()
+        ((_, nonce),) = more["query"]
+        body = self.answer(server, nonce)
+        if body is None:
+            raise NoResponse
+        return RemoteAnswer(200, {}, body)
+
+
+async def test_only_the_node_proves_that_it_is_there() -> None:
+    def right(server: str, nonce: str) -> bytes:
+        return b'{"proof": "%b"}' % proof(TOKEN, NODE, server, nonce).encode()
+
+    assert await DirectProofs(Web(right)).holds(NODE, WHERE, TOKEN)
+    assert not await DirectProofs(Web(right)).holds(NODE, WHERE, b"another token")
+    assert not await DirectProofs(Web(right)).holds("n_other", WHERE, TOKEN)
+    assert not await DirectProofs(Web(right, secure=False)).holds(NODE, WHERE, TOKEN)
+    for answer in (b"", b"[]", b"{}", b'{"proof": 1}', b'{"proof": ""}', b"\xff", None):
+        assert not await DirectProofs(Web(lambda *_, a=answer: a)).holds(NODE, WHERE, TOKEN)
