@@ -309,6 +309,7 @@ class Node:
             changed=partial(self.changed, "node"),
             gone=self.instances.record_gone,
             proofs=DirectProofs(client or NoClient()),
+            metrics=metrics,
         )
         self.instances.ports = self.host_links
         self.visits = Visits(

@@ -332,6 +332,7 @@ class HostedOnNode:
         """Before the last word here, as the instance is handed over: the next process does not
         know what the node has, and answers nobody for it."""
         self._refuse_asked(InternalError())
+        self._relay.direct.clear()
 
     def _broadcast(self, frame: bytes) -> None:
         self._parts.fanout.broadcast(frame)
@@ -431,10 +432,12 @@ class HostedOnNode:
             self._put(message)
         elif outbox.offers(size, key):
             assert key is not None
+            self._parts.config.metrics.link_held += 1
             replaced = outbox.hold(key, message, size)
             if isinstance(replaced, SendData):
                 self._answer(replaced, EMPTY)
         else:
+            self._parts.config.metrics.link_refused += 1
             raise Overloaded
 
     def _put(self, message: SendData) -> None:

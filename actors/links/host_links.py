@@ -20,6 +20,7 @@ from reileta.clock import Clock
 from reileta.errors import CredentialInvalid, DatabaseUnavailable, NodeNotFound, TooManyRequests
 from reileta.observability import log_events
 from reileta.observability.activity_log import ActivityLog
+from reileta.observability.metrics import Metrics
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.node_link import Hello, Hold, Key
 from reileta.records import DirectAddress, HostNode
@@ -68,10 +69,12 @@ class HostLinks:
         changed: Callable[[HostNode], None],
         gone: Callable[[str], None],
         proofs: Proofs,
+        metrics: Metrics,
     ) -> None:
         """`process`: the id of this process among those of the server. `changed` publishes a node,
         `gone` ends an instance whose node was deleted."""
         self._proofs = proofs
+        self.metrics = metrics
         self._proved: dict[str, DirectAddress] = {}
         """Where linked nodes have proved that clients can reach them."""
         self._proving: set[str] = set()
@@ -115,11 +118,16 @@ class HostLinks:
             ended=self._ended,
         )
 
+    def _count(self) -> None:
+        ports = sum(len(self._ports.get(node_id, ())) for node_id in self._links)
+        self.metrics.links, self.metrics.linked_instances = len(self._links), ports
+
     def _begun(self, port: HostedPort) -> None:
         """The instance's actor runs: not every end that was made for one gets one."""
         self._ports.setdefault(port.node, {})[port.id] = port
         port.link = self._links.get(port.node)
         port.direct = self._proved.get(port.node)
+        self._count()
 
     def _ended(self, port: HostedPort) -> None:
         ports = self._ports.get(port.node, {})
@@ -127,6 +135,7 @@ class HostLinks:
             del ports[port.id]
             if not ports:
                 del self._ports[port.node]
+        self._count()
         link = self._links.get(port.node)
         if link is not None and port.epoch:
             link.forget(port)
@@ -175,6 +184,7 @@ class HostLinks:
             on = port.resume(link, holds.get(port.id))
             if on is not None:
                 goes_on.append(on)
+        self._count()
         welcome(host, goes_on)
         for port in tuple(ports.values()):
             link.wake(port)
@@ -201,6 +211,7 @@ class HostLinks:
         if self._links.get(link.node) is link:
             del self._links[link.node]
             self._reach(link.node, None)
+            self._count()
         for port in tuple(self.ports(link.node).values()):
             port.lose(link)
 

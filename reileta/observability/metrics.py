@@ -152,6 +152,26 @@ class Metrics:
         self.background: Callable[[], Mapping[str, BackgroundTask]] = dict
         """The background tasks by name."""
 
+        # Links of instance nodes
+        self.links = 0
+        """Nodes that are linked to this process now."""
+        self.linked_instances = 0
+        """Instances here that live on nodes which are linked now."""
+        self.links_ended: defaultdict[str, int] = defaultdict(int)
+        """Links that ended, by the name of their close code, or `lost`."""
+        self.link_breaches = 0
+        """How often nodes have broken the form."""
+        self.link_items_in = 0
+        """Messages to players that nodes have proposed."""
+        self.link_items_out = 0
+        """Items of instances that were sent to nodes."""
+        self.link_held = 0
+        """Values that waited because a node had too much to handle."""
+        self.link_refused = 0
+        """Messages refused for that reason."""
+        self.link_round_trip = Histogram(SECONDS)
+        """Seconds from a ping to its answer, of all links."""
+
         # The log
         self.log_dropped: Callable[[], int] = int
         """Lines that were dropped because nobody read the log."""
@@ -225,6 +245,8 @@ class MetricsCollector(Collector):
         ("instances", "Instances that live in this process"),
         ("players", "Players inside instances"),
         ("backlog_bytes", "Bytes that wait for sockets which can't keep up"),
+        ("links", "Instance nodes that are linked to this process"),
+        ("linked_instances", "Instances in this process that live on linked nodes"),
     )
     _COUNTERS: Final = (
         ("connections_total", "WebSockets accepted"),
@@ -241,6 +263,11 @@ class MetricsCollector(Collector):
         ("actor_crashes", "Actors that crashed"),
         ("http_limited", "HTTP requests refused by a rate limit"),
         ("clients_refused", "Requests and upgrades refused by a rule about clients"),
+        ("link_breaches", "Breaches of form by instance nodes"),
+        ("link_items_in", "Messages that instance nodes proposed"),
+        ("link_items_out", "Items of instances sent to instance nodes"),
+        ("link_held", "Values that waited for an instance node"),
+        ("link_refused", "Messages refused because an instance node had too much to do"),
         ("guests_admitted", "Tokens issued to users of other servers"),
         ("guests_revoked", "Tokens of users of other servers that were revoked"),
         ("visits_begun", "Tokens that other servers issued to users of this one"),
@@ -251,6 +278,7 @@ class MetricsCollector(Collector):
         ("mailbox_wait", "mailbox_wait_seconds", "How long messages waited in mailboxes"),
         ("fanout", "fanout_seconds", "From the arrival of the oldest data to its fan-out"),
         ("loop_lag", "loop_lag_seconds", "How late the event loop runs its tasks"),
+        ("link_round_trip", "link_round_trip_seconds", "From a ping to a node to its answer"),
         ("peer_seconds", "peer_request_seconds", "How long other servers took to answer"),
     )
 
@@ -285,6 +313,12 @@ class MetricsCollector(Collector):
         )
         yield from self._background()
         yield from self._upgrades()
+        ended = CounterMetricFamily(
+            "reileta_links_ended", "Links of instance nodes that ended", labels=["reason"]
+        )
+        for reason, count in metrics.links_ended.items():
+            ended.add_metric([reason], count)
+        yield ended
         yield from self._http()
         yield from self._peers()
         yield from self._cluster()

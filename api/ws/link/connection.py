@@ -86,6 +86,7 @@ class LinkConnection:
         self.reason = "closed"
         self.cut_for: str | None = None
         self._links = links
+        self._metrics = links.metrics
         self._address = address
         self._public_key = public_key
         self._hello: Hello | None = None
@@ -175,7 +176,7 @@ class LinkConnection:
             self.end(CloseCode.BAD_FORM, "no hello in time")
         elif now > self.transport.heard_at + SILENT_S:
             self.reason = "silent"
-            self._end()
+            self._end("silent")
             self.transport.cut()
         elif self._welcomed and now >= self._pinged_at + PING_S:
             self._pinged_at = now
@@ -184,7 +185,7 @@ class LinkConnection:
 
     def closed(self) -> None:
         """The socket has ended. Never waits."""
-        self._end()
+        self._end("lost")
 
     # For instances -----------------------------------------------------------------------------
 
@@ -209,6 +210,7 @@ class LinkConnection:
         """As `Link.breach`."""
         if self._ended:
             return
+        self._metrics.link_breaches += 1
         _log.warning(log_events.NODE_REFUSED, node=self.node, reason=reason)
         if self._breaches.note(trio.current_time()):
             self.cut_for = reason
@@ -222,10 +224,12 @@ class LinkConnection:
         """As `OpenLink.end`."""
         if not self._ended:
             self.reason = reason
-            self._end()
+            self._end(code.name.lower())
             self.transport.close(code, reason)
 
-    def _end(self) -> None:
+    def _end(self, why: str) -> None:
+        if self._welcomed and not self._ended:
+            self._metrics.links_ended[why] += 1
         self._ended = True
         self._links.detach(self)
         self._ready.clear()
@@ -245,6 +249,7 @@ class LinkConnection:
         """Takes one item; returns what is wrong with it, or None."""
         match item:
             case Fan() | Direct():
+                self._metrics.link_items_in += 1
                 port = self._port(item.instance)
                 return self._unknown(item.instance) if port is None else port.hear(item)
             case Window(instance, epoch, number):
@@ -259,6 +264,10 @@ class LinkConnection:
                 port.refuse(epoch)
             case Ping(number):
                 self._send(Pong(number))
+            case Pong(number):
+                if number == self._pings:
+                    took_s = trio.current_time() - self._pinged_at
+                    self._metrics.link_round_trip.observe(took_s)
             case Hello():
                 return "says hello again"
             case _:
@@ -302,6 +311,7 @@ class LinkConnection:
             items.append(port.opening)
             port.opening = None
         items += port.outbox.take()
+        self._metrics.link_items_out += len(items)
         if port.owes_window:
             port.owes_window = False
             items.append(Window(port.id, port.epoch, port.handled))

@@ -10,7 +10,17 @@ import trio
 from trio.testing import MockClock
 
 from reileta.errors import InstanceAway
-from reileta.protocol.node_link import Change, Enter, Hold, Host, Leave, Ping, Say, Window
+from reileta.protocol.node_link import (
+    Change,
+    Enter,
+    Hold,
+    Host,
+    Leave,
+    Ping,
+    Pong,
+    Say,
+    Window,
+)
 from tests.actors.frames import data, failed, frame, join, joined, left, restored
 from tests.actors.node_harness import ROOM, Client, settle, user_at
 from tests.api.ws.link.link_harness import LinkHarness, NodeEnd, host_node, open_links
@@ -314,3 +324,69 @@ async def test_a_dedicated_nodes_instance_goes_on_here(
     await settle()
     assert heard(bob) == []
     assert again.one(Say).data == b'"there"'
+
+
+async def test_links_are_counted(links: LinkHarness, autojump_clock: MockClock) -> None:
+    metrics = links.harness.node.metrics
+    end, host, (ada, _) = await party(links, 1, 2)
+    assert (metrics.links, metrics.linked_instances) == (1, 1)
+    ada.say(b"1")
+    await settle()
+    await end.echo(host)
+    assert (metrics.link_items_out > 0, metrics.link_items_in) == (True, 1)
+    await trio.sleep(11)
+    await end.send(Pong(end.take(Ping)[-1].number))
+    assert sum(metrics.link_round_trip.counts) == 1
+    await links.linked()
+    assert metrics.links == 1
+    assert metrics.links_ended == {"replaced": 1}
+    await end.lose()
+    assert (metrics.links, metrics.links_ended) == (1, {"replaced": 1})
+
+
+async def test_ninety_nine_go_on_beside_one_that_stalls(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """By windows: the node says nothing of one instance any more, and handles nothing of it."""
+    rooms = [f"i_00000000-0000-4000-8000-0000000001{number:02d}" for number in range(100)]
+    async with open_links(monkeypatch) as links:
+        for room in rooms:
+            links.harness.room(room)
+            links.move_room(room=room)
+        end = await links.linked()
+        pairs = {}
+        for room in rooms:
+            ada, bob = await links.harness.connect(1), await links.harness.connect(2)
+            await ada.join(room)
+            await bob.join(room)
+            pairs[room] = (ada, bob)
+        await settle()
+        hosts = {host.instance: host for host in end.take(Host)}
+        stalled, others = rooms[0], rooms[1:]
+        big = b'"' + b"x" * 60_000 + b'"'
+        for _ in range(10):
+            pairs[stalled][0].say(big, instance=stalled, state=b"1")
+        await settle()
+        pairs[stalled][0].sink.take()
+        for turn in range(3):
+            for room in others:
+                pairs[room][1].sink.take()
+                pairs[room][0].say(str(turn).encode(), instance=room)
+            await settle()
+            for said in end.take(Say):
+                if said.instance != stalled:
+                    host = hosts[said.instance]
+                    more = {"of": said.number}
+                    await end.send(
+                        end.fan(host, said.player, said.data, **more),
+                        Window(host.instance, host.epoch, said.number),
+                    )
+            for room in others:
+                heard = [one for one in pairs[room][1].sink.take() if "player" in one["data"]]
+                assert [one["data"].get("data") for one in heard] == [turn]
+        # Its own sender is told, and the link is whole.
+        pairs[stalled][0].say(big, instance=stalled, state=b"2")
+        await settle()
+        assert pairs[stalled][0].sink.take()[-1]["error"]["code"] == 122
+        assert not end.code()
+        assert links.harness.node.metrics.link_refused > 0
