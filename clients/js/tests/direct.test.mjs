@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { after, before, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 
 import { Client, Refused } from "../dist/index.js";
 import { COMMAND, freePort, Server, until } from "./server.mjs";
@@ -30,6 +31,10 @@ async function user(name) {
   return client;
 }
 
+async function eventually(holds) {
+  while (!(await holds())) await sleep(50);
+}
+
 function runNode(token) {
   const [program, ...first] = COMMAND;
   const gateway = server.url.replace("http", "ws");
@@ -43,7 +48,10 @@ test("players speak over the node, and go on without it", async () => {
   const direct = { address: `127.0.0.1:${port}`, secure: false };
   const made = await ann.http.put("/api/nodes", { body: { title: "Attic", direct } });
   node = runNode(made.token);
-  await until(async () => (await ann.http.get(`/api/nodes/${made.id}`)).status === "online");
+  await eventually(async () => {
+    const found = await ann.http.get("/api/nodes/{ref}", { path: { ref: made.id } });
+    return found.status === "online";
+  });
   const { id: world } = await ann.http.put("/api/worlds", { body: { title: "A meadow" } });
   const fields = { world, node: made.id, tags: ["avr:public"] };
   const { id } = await ann.http.put("/api/instances", { body: fields });
@@ -65,7 +73,7 @@ test("players speak over the node, and go on without it", async () => {
   await until(() => !first.direct && !second.direct);
   node = runNode(made.token);
   await until(() => back);
-  await until(async () => await first.send("again").then(() => true, () => false));
+  await eventually(() => first.send("again").then(() => true, () => false));
   await until(() => heard.at(-1) === "again");
   const ended = second.once("ended");
   await first.moderate({ player: second.player }, "kick");
