@@ -167,6 +167,8 @@ class _Connection:
         self._stirred, self._written = trio.Event(), trio.Event()
         self._over = False
         self._fragments: list[bytes] = []
+        self._early: list[object] = []
+        """What came together with the head."""
         self._room: Room | None = None
         self._player = ""
         now = trio.current_time()
@@ -220,9 +222,11 @@ class _Connection:
     async def _upgrade(self) -> bool:
         """Whether the client has opened a WebSocket. Else it has got its answer."""
         while True:
-            for event in await self._events():
+            events = await self._events()
+            for number, event in enumerate(events, 1):
                 if not isinstance(event, Request):
                     continue
+                self._early = events[number:]
                 path, _, query = event.path.partition("?")
                 if path.endswith(PROOF_PATH):
                     nonce = parse_qs(query).get("nonce", [""])[0][:NONCE_LIMIT]
@@ -242,6 +246,9 @@ class _Connection:
                 return False
 
     async def _events(self) -> list[object]:
+        early, self._early = self._early, []
+        if early:
+            return early
         data = await self._stream.receive_some()
         self._heard_at = trio.current_time()
         if data:
