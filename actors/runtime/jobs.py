@@ -6,7 +6,6 @@ last.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -50,7 +49,7 @@ class SerialJobs:
     def __init__(self, context: RunsWork, limit: int = LIMIT) -> None:
         self._context = context
         self._limit = limit
-        self._jobs: deque[_Job[Any]] = deque()
+        self._jobs: list[_Job[Any]] = []  # hardly ever more than one; a deque has 760 bytes
 
     def __len__(self) -> int:
         """How many jobs wait or run."""
@@ -78,7 +77,7 @@ class SerialJobs:
     def refuse_waiting(self, error: ReiletaError) -> None:
         """Drops the jobs that have not begun; each gets the error as its outcome, at once."""
         jobs = list(self._jobs)
-        self._jobs = deque(jobs[:1])
+        self._jobs = jobs[:1]
         for job in jobs[1:]:
             job.then(outcome.Error(error))
 
@@ -88,7 +87,7 @@ class SerialJobs:
             self._context.run(job.work, self._done)
 
     def _done(self, result: outcome.Outcome[Any]) -> None:
-        job = self._jobs.popleft()
+        job = self._jobs.pop(0)
         if self._jobs:
             self._begin()
         job.then(result)

@@ -22,6 +22,7 @@ from typing import Final
 import structlog
 import trio
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 
 from actors.runtime.background import BackgroundTasks
@@ -364,6 +365,10 @@ class HttpServer:
     ) -> Transport:
         """The fastest transport for that connection. `early` is data that was already read."""
         assert self._nursery is not None
+        # The first parser keeps the request of the handshake for as long as it runs.
+        protocol.parser.close()
+        protocol.parser = Protocol.parse(protocol)
+        next(protocol.parser)
         upgraded = Upgraded(
             protocol,
             self._nursery,

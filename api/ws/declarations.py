@@ -84,13 +84,16 @@ class Commands(Generic[C, R]):
         self.by_name: dict[str, Command] = {}
         self.relays: dict[str, R] = {}
         """The handlers of commands that need no waiting, by name."""
+        self._names: frozenset[str] = frozenset()
 
     def __iter__(self) -> Iterator[Command]:
         return iter(self.by_name.values())
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(self.by_name)
+        if len(self._names) < len(self.by_name):
+            self._names = frozenset(self.by_name)
+        return self._names
 
     def add(
         self,

@@ -29,6 +29,10 @@ PRESS_STEPS: Final = 16
 """Above half of the limit, each further sixteenth holds the loudest users back again."""
 
 
+_NOTHING: Final[deque[Piece]] = deque(maxlen=0)
+"""The pieces of each backlog in which nothing waits: a deque of its own has 760 bytes."""
+
+
 class Backlog:
     """Bytes that wait, in the order in which they will be sent.
 
@@ -53,7 +57,7 @@ class Backlog:
         self.size = 0
         self.conflated = 0
         self._partial: memoryview | None = None
-        self._pieces: deque[Piece] = deque()
+        self._pieces = _NOTHING
         self._dirty = False
         self._conflate_at = CONFLATE_FROM
         self._press_at = limit_bytes // 2
@@ -68,6 +72,8 @@ class Backlog:
         never reads, would make the server keep ever more.
         """
         snapshot = 0
+        if self._pieces is _NOTHING:
+            self._pieces = deque()
         for piece in pieces:
             batch, start, end = piece
             size = end - start
@@ -163,6 +169,7 @@ class Backlog:
             self.limit // 2, min(self._press_at, self.size + self.limit // PRESS_STEPS)
         )
         if not self.size:
+            self._pieces = _NOTHING
             self._dirty = False
             self._conflate_at = CONFLATE_FROM
             self._allowance = 0
