@@ -173,10 +173,10 @@ class NatsServer:
 
 @asynccontextmanager
 async def nats_server(
-    folder: Path, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES
+    folder: Path, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES, host: str = "127.0.0.1"
 ) -> AsyncIterator[NatsServer]:
     """A running server, whose files are in the folder."""
-    server = NatsServer(folder, max_payload_bytes=max_payload_bytes)
+    server = NatsServer(folder, max_payload_bytes=max_payload_bytes, host=host)
     await server.start()
     try:
         yield server

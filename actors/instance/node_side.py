@@ -163,6 +163,8 @@ class HostedOnNode:
         """When the rest of what the node said is looked at."""
         self._asked: OrderedDict[int, SendData] = OrderedDict()
         self._left: OrderedDict[str, None] = OrderedDict()
+        self._tickets: dict[str, int] = {}
+        """How many tickets each player inside has that the node has not named yet."""
         relay.say = self._say
         parts.frames.direct = lambda: self.offers_direct
 
@@ -280,6 +282,7 @@ class HostedOnNode:
             raise NotImplementedHere.field("instance", "the session is inside with several sockets")
         player, config = member.player, self._parts.config
         expires_at = config.clock.now_ms() // 1000 + VALID_S
+        self._tickets[player.id] = self._tickets.get(player.id, 0) + 1
         ticket = Ticket(
             server=config.address,
             node=self._port.node,
@@ -301,18 +304,22 @@ class HostedOnNode:
             self._parts.recovery.missed.lose(member.player.id)
 
     def _hear_direct(self, item: Direct) -> None:
-        """The node says from where a player gets data."""
+        """The node says from where a player gets data. It can't say so of a player who has asked
+        for no ticket, nor more often than for each: each time costs a snapshot."""
         player = self._parts.rules.players.get(item.player)
         if player is None:
             if item.player not in self._left:
                 self._port.breach("speaks of a player who is not inside")
             return
         member = self._parts.recovery.seated[player.session]
+        shown = bool(item.on and self._tickets.get(item.player))
+        if shown:
+            self._tickets[item.player] -= 1
         if not item.on:
             if item.player in self._relay.direct:
                 self._relay.direct.discard(item.player)
                 self._restore(member)
-        elif len(member.sinks) != 1 or self._port.direct is None:
+        elif not shown or len(member.sinks) != 1 or self._port.direct is None:
             self._return(item.player)
         else:
             self._relay.direct.add(item.player)
@@ -384,6 +391,7 @@ class HostedOnNode:
         """Tells the node what concerns it. It must be told of all that it is to pass on."""
         if isinstance(domain_event, Left):
             self._relay.direct.discard(domain_event.player.id)
+            self._tickets.pop(domain_event.player.id, None)
             self._left[domain_event.player.id] = None
             if len(self._left) > LEFT:
                 self._left.popitem(last=False)

@@ -7,8 +7,10 @@ the server, which says who is inside: a player who has left is thrown out here a
 While the link to the server is down or silent, nothing is passed on: the server may have ended the
 instance, or a player's seat.
 
-Bounds: `CONNECTIONS`; of each, `BACKLOG_BYTES` that the client has not read, then it is closed
-(4008); `MESSAGES_PER_S` and `BYTES_PER_S`; `AUTHENTICATE_S` to show a ticket.
+Bounds: `CONNECTIONS`; of those without a ticket `WAITING`, then the oldest one ends. Of each,
+`BACKLOG_BYTES` that the client has not read, then it is closed (4008); `MESSAGES_PER_S` and
+`BYTES_PER_S`, more is refused (102); `FRAMES_PER_S`, then it is closed (1008); `AUTHENTICATE_S` to
+show a ticket.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import ssl
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from time import time
-from typing import Annotated, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
@@ -50,6 +52,8 @@ from reileta.rules.nodes.form import fault_in
 from reileta.security.tickets import VALID_S, Ticket, read
 
 CONNECTIONS: Final = 4096
+WAITING: Final = 1024
+"""Connections that have shown no ticket yet."""
 HANDSHAKE_S: Final = 5.0
 AUTHENTICATE_S: Final = 5.0
 SEATED_S: Final = 2.0
@@ -65,6 +69,8 @@ BACKLOG_BYTES: Final = 1024 * 1024
 MESSAGE_BYTES: Final = DATA_BYTES + 4096
 MESSAGES_PER_S: Final = 200
 BYTES_PER_S: Final = 1024 * 1024
+FRAMES_PER_S: Final = 1000
+"""Of all kinds, so that pings and empty fragments count, too."""
 USED: Final = 65_536
 """Ids of tickets that are remembered; while there are more, none is accepted."""
 NOT_FOUND: Final = 404
@@ -88,11 +94,15 @@ class Gate(Protocol):
         ...
 
 
+NO_STATE: Final = msgspec.Raw(b"null")
+
+
 class _Message(msgspec.Struct):
     """A client's message."""
 
     command: str
-    state: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
+    state: msgspec.Raw = NO_STATE
+    """Any JSON, which the answer carries."""
     subgroup: str | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
     key: str | None = None
@@ -118,6 +128,8 @@ class DirectServer:
         self._token_hash = token_hash
         self._now_s = now_s
         self._used: OrderedDict[str, float] = OrderedDict()
+        self._waiting: OrderedDict[_Connection, trio.CancelScope] = OrderedDict()
+        """Those that have shown no ticket yet, the oldest first."""
         self.connections = 0
 
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -126,13 +138,24 @@ class DirectServer:
             await trio.aclose_forcefully(stream)
             return
         self.connections += 1
+        connection = _Connection(self, self._gate, stream)
         try:
-            await _Connection(self, self._gate, stream).run()
+            with trio.CancelScope() as scope:
+                self._waiting[connection] = scope
+                if len(self._waiting) > WAITING:
+                    _, oldest = self._waiting.popitem(last=False)
+                    oldest.cancel()
+                await connection.run()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
             pass  # the client is gone
         finally:
             self.connections -= 1
+            self.entered(connection)
             await trio.aclose_forcefully(stream)
+
+    def entered(self, connection: _Connection) -> None:
+        """A connection has shown its ticket, or has ended."""
+        self._waiting.pop(connection, None)
 
     def prove(self, host: str, nonce: str) -> bytes:
         """The answer to a server that looks whether this node is here."""
@@ -167,6 +190,7 @@ class _Connection:
         self._stirred, self._written = trio.Event(), trio.Event()
         self._over = False
         self._fragments: list[bytes] = []
+        self._is_text = True
         self._early: list[object] = []
         """What came together with the head."""
         self._room: Room | None = None
@@ -175,6 +199,7 @@ class _Connection:
         self._heard_at = now
         self._authenticate_by = math.inf
         self._allowance = Allowance(MESSAGES_PER_S, BYTES_PER_S, now)
+        self._frames = Allowance(FRAMES_PER_S, math.inf, now)
 
     # As a listener -----------------------------------------------------------------------------
 
@@ -263,25 +288,46 @@ class _Connection:
     async def _read(self) -> None:
         while True:
             for event in await self._events():
-                if not isinstance(event, Frame):
-                    continue
-                if event.opcode in (Opcode.TEXT, Opcode.CONT, Opcode.BINARY):
-                    self._fragments.append(bytes(event.data))
-                    if event.fin and not self._over:
-                        payload, self._fragments = b"".join(self._fragments), []
-                        await self._take(payload)
+                if isinstance(event, Frame) and not self._over:
+                    await self._take_frame(event)
             self._flush_protocol()
+            if self._out_bytes > BACKLOG_BYTES:
+                self._close(CloseCode.TOO_SLOW, "does not read")
             if self._protocol.close_rcvd is not None or self._protocol.state is State.CLOSED:
                 return
 
+    async def _take_frame(self, frame: Frame) -> None:
+        if self._frames.take(0, trio.current_time()) > 0:
+            self.send(failure(None, None, None, TooManyRequests()))
+            self._close(CloseCode.POLICY_VIOLATION, "too many frames")
+            return
+        if frame.opcode not in (Opcode.TEXT, Opcode.CONT, Opcode.BINARY):
+            return
+        if frame.opcode is not Opcode.CONT:
+            self._is_text = frame.opcode is Opcode.TEXT
+        if frame.data:
+            self._fragments.append(bytes(frame.data))
+        if frame.fin:
+            payload, self._fragments = b"".join(self._fragments), []
+            await self._take(payload)
+
     async def _take(self, payload: bytes) -> None:
+        if not self._is_text:
+            error = MessageInvalid.field("message", "must be text")
+            self.send(failure(None, None, None, error))
+            return
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            self._close(CloseCode.INVALID_DATA, "not UTF-8")
+            return
         try:
             message = _messages.decode(payload)
             encode((message.command, message.subgroup))  # no lone surrogates
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             self._close(CloseCode.BAD_FORM, "sends what is not a message")
             return
-        state = None if message.state is None else str(message.state).encode()
+        state = None if message.state == NO_STATE else bytes(message.state)
         wait_s = self._allowance.take(len(payload), trio.current_time())
         try:
             if wait_s > 0:
@@ -289,13 +335,13 @@ class _Connection:
             if message.command == commands.AUTHENTICATE and self._room is None:
                 await self._authenticate(message, state)
             elif message.command == commands.PING:
-                self._queue(answer(commands.PING, state, None))
+                self.send(answer(commands.PING, state, None))
             elif message.command == commands.INSTANCE_DATA:
                 self._say(message, state)
             else:
                 raise MessageInvalid.field("command", "must be instance-data")
         except ReiletaError as error:
-            self._queue(failure(message.command, state, message.subgroup, error))
+            self.send(failure(message.command, state, message.subgroup, error))
             if isinstance(error, TicketInvalid):
                 self._close(CloseCode.CREDENTIAL_GONE, "the ticket is not valid")
 
@@ -312,10 +358,13 @@ class _Connection:
                 await trio.sleep(SEATED_LOOK_S)
         if not self._seated(ticket):
             raise TicketInvalid
+        if self._over:
+            return
         self._authenticate_by = math.inf
+        self._server.entered(self)
         self._player = ticket.player
         place = encode({"instance": ticket.instance, "player": ticket.player})
-        self._queue(answer(commands.AUTHENTICATE, state, ticket.instance, place))
+        self.send(answer(commands.AUTHENTICATE, state, ticket.instance, place))
         self._room = self._gate.rooms.rooms[ticket.instance]
         self._room.connect(ticket.player, self)
         self._gate.stir()
@@ -363,7 +412,7 @@ class _Connection:
 
     def _flush_protocol(self) -> None:
         for data in self._protocol.data_to_send():
-            if data:
+            if data and not self._over:
                 self._queue(data)
 
     def _close(self, code: CloseCode, reason: str) -> None:

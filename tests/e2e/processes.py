@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,10 +122,12 @@ def _environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(*options: str, fresh: bool = False) -> AsyncIterator[ServerProcess]:
+async def serving(
+    *options: str, fresh: bool = False, world: Mapping[str, Any] | None = None
+) -> AsyncIterator[ServerProcess]:
     """`reileta serve` on a port of the system's choice, which is killed after the test.
 
-    `fresh`: as its operator starts it, not in a fork (tests/forked.py).
+    `fresh`: as its operator starts it, not in a fork (tests/forked.py). `world`: see there.
     """
     command = ["serve", "--port", "0", "--log-format", "json", *options]
     process: trio.Process | ForkedProcess
@@ -137,7 +139,7 @@ async def serving(*options: str, fresh: bool = False) -> AsyncIterator[ServerPro
             env=_environment(),
         )
     else:
-        process = await start(*command, env=_environment())
+        process = await start(*command, env=_environment(), world=world)
     served = ServerProcess(process)
     try:
         async with trio.open_nursery() as nursery:

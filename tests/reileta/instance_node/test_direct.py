@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from reileta.instance_node import direct as module
 from reileta.instance_node.direct import AUTHENTICATE_S, BACKLOG_BYTES, SILENT_S, DirectServer
 from reileta.instance_node.rooms import Rooms
 from reileta.protocol.node_link import (
@@ -33,6 +34,7 @@ from reileta.protocol.node_link import (
 from reileta.rules.nodes.direct import proof
 from reileta.security.server_key import ServerKey
 from reileta.security.tickets import VALID_S, Ticket, issue, new_id
+from tests.e2e.clients import BINARY, CLOSE, CONT, PING, TEXT, frame
 
 NOW = 1_790_000_000
 ROOM, SERVER, NODE = "i_1", "play.example.org", "n_1"
@@ -322,6 +324,10 @@ async def test_a_full_window_conflates_and_refuses(bench: Bench, autojump_clock:
         "{}",
         "[]",
         "null",
+        "\ufeff{}",
+        '{"command": "instance-data", "key": "\\ud800"}',
+        '{"command": "instance-data", "to": ["\\ud800"]}',
+        '{"command": "instance-data", "at": 1e999}',
         '{"command": 1}',
         '{"command": "instance-data", "at": "x"}',
         "\ud7ff[",
@@ -435,3 +441,145 @@ async def test_it_proves_that_it_is_there(bench: Bench, autojump_clock: MockCloc
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     assert json.loads(body) == {"proof": proof(TOKEN_HASH, NODE, "attic.example", "abc")}
+
+
+HEAD = (
+    b"GET /api/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+SAID = b'{"command": "instance-data", "state": 1, "data": %b}'
+
+
+class Hostile:
+    """A client that sends any bytes, and reads when it likes."""
+
+    def __init__(self, stream: trio.StapledStream[Any, Any]) -> None:
+        self.stream = stream
+
+    async def send(self, *frames: bytes) -> None:
+        await self.stream.send_all(b"".join(frames))
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def got(self) -> bytes:
+        """All until the connection ends."""
+        out = b""
+        with trio.fail_after(60):
+            while part := await self.stream.receive_some():
+                out += part
+        return out
+
+
+@asynccontextmanager
+async def hostile(bench: Bench, *, inside: bool = True) -> AsyncIterator[Hostile]:
+    here, there = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.server.serve, there)
+        client = Hostile(here)
+        await client.send(HEAD)
+        if inside:
+            shown = {"command": "authenticate", "data": {"ticket": bench.ticket()}}
+            await client.send(frame(TEXT, json.dumps(shown).encode()))
+        yield client
+        nursery.cancel_scope.cancel()
+
+
+def closed_with(got: bytes, code: int) -> bool:
+    """Whether it ends with a close frame of that code."""
+    at = got.rfind(b"\x88")
+    return got[at + 2 : at + 4] == code.to_bytes(2)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        SAID % b'"\xff"',
+        SAID % b'"\xed\xa0\x80"',
+        SAID % b'1, "more": "\xff"',
+        b'{"command": "\xff"}',
+        b"\xff",
+    ],
+)
+async def test_what_is_not_utf8_closes(
+    bench: Bench, payload: bytes, autojump_clock: MockClock
+) -> None:
+    async with bench.inside(2) as bob, hostile(bench) as client:
+        await client.send(frame(TEXT, payload))
+        assert closed_with(await client.got(), 1007)
+        assert bench.said() == []
+        assert "error" not in await bob.ask("instance-data", 1, subgroup=ROOM)
+
+
+async def test_binary_messages_are_refused(bench: Bench, autojump_clock: MockClock) -> None:
+    async with hostile(bench) as client:
+        await client.send(frame(BINARY, SAID % b"1"))
+        await client.send(frame(BINARY, b"\xff", fin=False), frame(CONT, b"\xff"))
+        await client.send(frame(TEXT, SAID % b"2", fin=False), frame(CONT, b""))
+        assert bench.said() == [("p_1", b"2")]
+        await client.send(frame(CLOSE))
+        assert (await client.got()).count(b"must be text") == 2
+
+
+@pytest.mark.parametrize("state", [0, -1, 2**70, "q1", 1.5, [1], {"a": None}, False])
+async def test_the_state_is_any_json(bench: Bench, state: Any, autojump_clock: MockClock) -> None:
+    async with bench.inside() as ada:
+        await ada.send("instance-data", 1, subgroup=ROOM, state=state)
+        assert (await ada.get())["state"] == state
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [frame(PING, b"x"), frame(CONT, b"", fin=False), frame(TEXT, b'{"command": "ping"}')],
+)
+async def test_a_flood_of_frames_closes(
+    bench: Bench, flood: bytes, autojump_clock: MockClock
+) -> None:
+    async with bench.inside(2) as bob, hostile(bench) as client:
+        await client.send(frame(TEXT, b"", fin=False) if flood[0] == CONT else b"")
+        await client.send(flood * (module.FRAMES_PER_S + 100))
+        got = await client.got()
+        assert closed_with(got, 1008)
+        assert b'"code":102' in got
+        assert "error" not in await bob.ask("instance-data", 1, subgroup=ROOM)
+
+
+async def test_errors_that_are_not_read_are_bounded(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    echoed = json.dumps({"command": "x" * 60_000}).encode()
+    async with hostile(bench) as client:
+        await client.send(*[frame(TEXT, echoed)] * 100)
+        got = await client.got()
+        assert len(got) < BACKLOG_BYTES + 100_000
+        assert closed_with(got, 4008)
+
+
+async def test_those_without_a_ticket_make_room(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(module, "WAITING", 3)
+    async with (
+        bench.inside(1) as ada,
+        hostile(bench, inside=False) as oldest,
+        hostile(bench, inside=False),
+        hostile(bench, inside=False),
+    ):
+        assert bench.server.connections == 4
+        async with bench.inside(2) as bob:
+            assert (await oldest.got()).startswith(b"HTTP/1.1 101")
+            for one in (ada, bob):
+                assert "error" not in await one.ask("ping")
+            assert bench.server.connections == 4
+
+
+async def test_nobody_enters_over_a_connection_that_ends(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    async with bench.inside(1) as ada, bench.connected() as late:
+        bench.sent()
+        await trio.sleep(AUTHENTICATE_S - 0.5)
+        await late.send("authenticate", {"ticket": bench.ticket(5)}, state=1)
+        await trio.sleep(1.7)
+        bench.tell(Enter, Seat("p_5", "u_5@x", "U5", "normal"))
+        assert await late.closed() == 4001
+        assert bench.sent() == []
+        assert "error" not in await ada.ask("ping")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -59,8 +60,12 @@ class Party:
     def player(self, number: int) -> str:
         return self.clients[number].sink.seats[ROOM].player
 
-    async def direct(self, number: int, *, on: bool = True) -> None:
-        """The node says that it sends to the player itself, or does not any more."""
+    async def direct(self, number: int, *, on: bool = True, ticket: bool = True) -> None:
+        """The node says that it sends to the player itself, or does not any more. `ticket`: the
+        player has got one for that."""
+        if on and ticket:
+            with suppress(NotImplementedHere):
+                await ticket_of(self, number)
         fan = self.end.fan(self.host, self.player(number))
         item = Direct(fan.instance, fan.epoch, fan.number, self.player(number), on)
         await self.end.send(item)
@@ -273,6 +278,25 @@ async def test_nodes_hear_of_another_key(party: Party, autojump_clock: MockClock
     await settle()
     assert party.end.one(Key).public_key == key.public_base64url
     assert not party.end.take(Say)
+
+
+async def test_a_node_can_t_take_players_who_asked_for_no_ticket(
+    party: Party, autojump_clock: MockClock
+) -> None:
+    await party.direct(1, ticket=False)
+    assert party.end.one(Return).player == party.player(1)
+    await party.say(0, b"1")
+    assert party.heard()[1] == [1]
+    # A ticket is for once, and for its player.
+    await party.direct(1)
+    await party.direct(2, ticket=False)
+    assert party.end.one(Return).player == party.player(2)
+    await party.direct(1, on=False)
+    for _ in range(100):
+        await party.direct(1, ticket=False)
+        await party.direct(1, on=False)
+    assert len(party.end.take(Return)) == 100
+    assert party.commands(1).count("instance-restored") == 1
 
 
 class Web:
