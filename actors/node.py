@@ -33,7 +33,7 @@ from actors.federation.guests import TIDY_S, GuestPolicy, GuestService
 from actors.federation.trust import Trust
 from actors.federation.visits import Visits
 from actors.hub.actor import HubActor, Listeners
-from actors.hub.messages import Announcement, HubMessage, Publish
+from actors.hub.messages import HubMessage, Publish
 from actors.hub.notices import Notices
 from actors.hub.update_feed import Noun, Record, UpdateFeed
 from actors.instance.config import InstanceConfig
@@ -79,6 +79,7 @@ from reileta.observability.metrics import Metrics
 from reileta.protocol import events
 from reileta.protocol.frames import encode
 from reileta.protocol.views.federation import peer_change
+from reileta.protocol.views.server import NoticeView
 from reileta.rules.console import figures
 from reileta.rules.instance.state import InstanceLimits
 from reileta.rules.session.session import SessionLimits
@@ -692,9 +693,9 @@ class Node:
             if server is not None:
                 self._publish_peer(server)
 
-    def announced_elsewhere(self, announcement: Announcement) -> None:
+    def announced_elsewhere(self, notice: NoticeView) -> None:
         """Another node has changed the server's notice."""
-        self.notices.announced_elsewhere(announcement)
+        self.notices.announced_elsewhere(notice)
 
     async def look_for_notice(self) -> None:
         """A message about the server's notice may have been missed."""

@@ -24,7 +24,7 @@ from actors.cluster.gateway_sockets import RemoteSink
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import InstanceHandle, Sink
 from actors.directory import Directory
-from actors.hub.messages import Announcement, Publish
+from actors.hub.messages import Publish
 from actors.hub.update_feed import Noun
 from actors.resource_access import OpenSockets
 from actors.server import LiveServer
@@ -34,6 +34,7 @@ from reileta.ids import at
 from reileta.observability.metrics import Metrics
 from reileta.protocol import events
 from reileta.protocol.close_codes import CloseCode
+from reileta.protocol.views.server import NoticeView
 from reileta.rules.identity import Viewer
 from reileta.rules.visibility import EVERYONE, Audience
 
@@ -84,11 +85,10 @@ class TellAgain(msgspec.Struct, frozen=True, array_like=True, tag="a"):
 
 
 class Announced(msgspec.Struct, frozen=True, array_like=True, tag="s"):
-    """The server's notice changed; `frame` is the event."""
+    """The server's notice changed."""
 
     node: str
-    frame: bytes
-    until: int | None
+    notice: NoticeView
 
 
 class Frames(msgspec.Struct, frozen=True, array_like=True, tag="f"):
@@ -128,7 +128,7 @@ class Receivers(Protocol):
         """The session's open sockets here."""
         ...
 
-    def announced_elsewhere(self, announcement: Announcement) -> None:
+    def announced_elsewhere(self, notice: NoticeView) -> None:
         """Sends the server's notice to the sockets here."""
         ...
 
@@ -237,10 +237,9 @@ class HubRelay:
         """Another server changed."""
         self._publish(HUB, PeerChanged(self._member.node, address))
 
-    def announced(self, announcement: Announcement) -> None:
+    def announced(self, notice: NoticeView) -> None:
         """The server's notice was changed here."""
-        message = Announced(self._member.node, announcement.frame, announcement.until)
-        self._publish(HUB, message)
+        self._publish(HUB, Announced(self._member.node, notice))
 
     def news(
         self,
@@ -348,8 +347,8 @@ class HubRelay:
                 self.receivers.publish_here(self._publication(message))
             case PeerChanged(address=address):
                 nursery.start_soon(self.receivers.peer_changed_elsewhere, address)
-            case Announced(frame=frame, until=until):
-                self.receivers.announced_elsewhere(Announcement(frame, until))
+            case Announced(notice=notice):
+                self.receivers.announced_elsewhere(notice)
             case TellAgain(node=node):
                 users = self._directory.elsewhere.users
                 waiting = self._directory.candidates()

@@ -1,8 +1,9 @@
 """The hub actor: subscriptions of sockets, and the publications that they get.
 
-Data inside instances does not pass here; it goes from an instance to its sockets. Overflow policy:
-a publication that a full mailbox refuses is dropped and counted; the next one about the same object
-has the whole object again. Within a drain, only the newest `update-*` of each object is sent.
+Data inside instances does not pass here; it goes from an instance to its sockets. Sockets of the
+session API get only the server's notice. Overflow policy: a publication that a full mailbox refuses
+is dropped and counted; the next one about the same object has the whole object again. Within a
+drain, only the newest `update-*` of each object is sent.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, assert_never
 
-from actors.delivery.sink import Sink
+from msgspec import UNSET
+
+from actors.delivery.sink import SessionSink, Sink
 from actors.directory import Directory
 from actors.hub.messages import (
+    AddSessionSocket,
     AddSocket,
     Announce,
-    Announcement,
     ContinueAnnouncement,
     HubMessage,
     Publish,
@@ -27,12 +30,14 @@ from actors.hub.messages import (
     UpdateViewer,
     combined_audience,
 )
+from actors.hub.notice_frame import NoticeFrame
 from actors.runtime.actor import Actor
 from actors.runtime.mailbox import Recipient
 from reileta.clock import Clock
 from reileta.errors import EventUnknown, PermissionDenied
 from reileta.protocol import events
 from reileta.protocol.frames import event
+from reileta.protocol.views.server import NoticeView
 from reileta.rules.identity import Viewer
 
 SUBSCRIPTIONS: Final = 512
@@ -56,7 +61,9 @@ class Listeners:
     of: dict[Sink, Listener] = field(default_factory=dict)
     by_topic: dict[tuple[str, str | None], dict[Sink, None]] = field(default_factory=dict)
     by_user: dict[str, dict[Sink, None]] = field(default_factory=dict)
-    announcement: Announcement | None = None
+    session_sockets: dict[Sink, SessionSink] = field(default_factory=dict)
+    """The sockets of the session API."""
+    notice: NoticeView | None = None
     """The last one; sockets that open before its end get it."""
 
     def hear_of(self, user_id: str) -> bool:
@@ -89,14 +96,19 @@ class HubActor(Actor[HubMessage]):
         self._instances = instances
         self._clock = clock
         self._unannounced: list[Sink] = []
+        """Sockets of both APIs that have not got the last notice."""
         self._updates: dict[tuple[str, str], Publish] = {}
 
     async def receive(self, message: HubMessage) -> None:
         match message:
             case AddSocket(sink=sink, viewer=viewer):
                 if sink not in self._listeners.of:
-                    self._greet(sink)
+                    self._greet(sink, None)
                 self._set_viewer(sink, viewer)
+            case AddSessionSocket(sink=sink):
+                if sink not in self._listeners.session_sockets:
+                    self._greet(sink, sink)
+                self._listeners.session_sockets[sink] = sink
             case UpdateViewer(viewer=viewer):
                 for sink in tuple(self._listeners.by_user.get(viewer.user, ())):
                     self._set_viewer(sink, viewer)
@@ -119,10 +131,10 @@ class HubActor(Actor[HubMessage]):
                 else:
                     sent = self._publish(message)
                     self.context.sent(sent, sent)
-            case Announce(announcement=announcement):
-                self._listeners.announcement = announcement
+            case Announce(notice=notice):
+                self._listeners.notice = notice
                 begun = bool(self._unannounced)
-                self._unannounced = list(self._listeners.of)
+                self._unannounced = [*self._listeners.of, *self._listeners.session_sockets]
                 if not begun:
                     self._announce()
             case ContinueAnnouncement():
@@ -173,19 +185,21 @@ class HubActor(Actor[HubMessage]):
 
     # Announcements -----------------------------------------------------------------------------
 
-    def _greet(self, sink: Sink) -> None:
-        """Sends a socket that opens the last announcement, unless it is over."""
-        last = self._listeners.announcement
-        if last is not None and last.until is not None and self._clock.now_ms() < last.until:
-            sink.send(last.frame)
+    def _greet(self, sink: Sink, session_sink: SessionSink | None) -> None:
+        """Sends a socket that opens the last notice, unless it is over."""
+        last = self._listeners.notice
+        if last is not None and last.until is not UNSET and self._clock.now_ms() < last.until:
+            NoticeFrame(last, self._clock).send(sink, session_sink)
 
     def _announce(self) -> None:
-        """Sends the announcement to the next sockets, and goes on after other messages."""
-        last, waiting = self._listeners.announcement, self._unannounced
+        """Sends the notice to the next sockets, and goes on after other messages."""
+        last, waiting = self._listeners.notice, self._unannounced
         assert last is not None
+        frame = NoticeFrame(last, self._clock)
         for sink in waiting[-ANNOUNCED_AT_ONCE:]:
-            if sink in self._listeners.of:
-                sink.send(last.frame)
+            session_sink = self._listeners.session_sockets.get(sink)
+            if session_sink is not None or sink in self._listeners.of:
+                frame.send(sink, session_sink)
         del waiting[-ANNOUNCED_AT_ONCE:]
         if waiting:
             self.context.after(0, ContinueAnnouncement())
@@ -237,6 +251,7 @@ class HubActor(Actor[HubMessage]):
             self._refresh_observer(sink, topic[1])
 
     def _remove_socket(self, sink: Sink) -> None:
+        self._listeners.session_sockets.pop(sink, None)
         listener = self._listeners.of.get(sink)
         if listener is None:
             return

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from actors.delivery.sink import Sink
+from actors.delivery.sink import SessionSink, Sink
 from actors.runtime.message import Message, Request
+from reileta.protocol.views.server import NoticeView
 from reileta.rules.identity import Viewer
 
 
@@ -20,6 +21,13 @@ class AddSocket(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class AddSessionSocket(Message):
+    """A socket of the session API opened. It gets announcements, and nothing else from the hub."""
+
+    sink: SessionSink
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateViewer(Message):
     """A user may see more or less than before, through all its sockets."""
 
@@ -28,7 +36,7 @@ class UpdateViewer(Message):
 
 @dataclass(frozen=True, slots=True)
 class RemoveSocket(Message):
-    """A socket closed; its subscriptions end."""
+    """A socket of either API closed; its subscriptions end."""
 
     sink: Sink
 
@@ -89,18 +97,11 @@ def combined_audience(
 
 
 @dataclass(frozen=True, slots=True)
-class Announcement:
-    """The event `server-notice`, encoded, and when it ends (ms); None: at once."""
-
-    frame: bytes
-    until: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Announce(Message):
-    """All sockets get an event; those that open before its end, too. It replaces the last one."""
+    """All sockets of both APIs get the event `server-notice`; those that open before its end, too.
+    It replaces the last one."""
 
-    announcement: Announcement
+    notice: NoticeView
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class ContinueAnnouncement(Message):
 
 HubMessage: TypeAlias = (
     AddSocket
+    | AddSessionSocket
     | UpdateViewer
     | RemoveSocket
     | Subscribe

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from actors.hub.messages import Announce, Announcement, HubMessage
+from actors.hub.messages import Announce, HubMessage
 from actors.runtime.mailbox import Recipient
 from reileta.clock import Clock
 from reileta.errors import DatabaseUnavailable
-from reileta.protocol import events
-from reileta.protocol.frames import encode, event
 from reileta.protocol.views.server import NoticeView, notice_view
 from reileta.records import Notice
 from reileta.store.server_info import ServerInfos
@@ -28,13 +26,13 @@ class Notices:
         store: ServerInfos,
         hub: Recipient[HubMessage],
         clock: Clock,
-        tell: Callable[[Announcement], None] | None,
+        tell: Callable[[NoticeView], None] | None,
     ) -> None:
         self._store = store
         self._hub = hub
         self._clock = clock
         self._tell = tell
-        self._known: Announcement | None = None
+        self._known: NoticeView | None = None
 
     async def current(self) -> Notice | None:
         """The notice that those who connect now get. Raises DatabaseUnavailable."""
@@ -49,9 +47,9 @@ class Notices:
             notice = await self.current()
             if notice is None:
                 return
-            announcement = Announcement(_frame(notice_view(notice)), notice.until)
-            if announcement != self._known:
-                self.announced_elsewhere(announcement)
+            view = notice_view(notice)
+            if view != self._known:
+                self.announced_elsewhere(view)
 
     async def announce(self, notice: Notice) -> None:
         """Stores the notice, and sends it to all sockets of all nodes.
@@ -59,24 +57,19 @@ class Notices:
         Raises DatabaseUnavailable; then nobody gets it.
         """
         await self._store.set_notice(notice)
-        self._announced(Announcement(_frame(notice_view(notice)), notice.until))
+        self._announced(notice_view(notice))
 
     async def withdraw(self) -> None:
         """Takes the notice back. Raises DatabaseUnavailable."""
         await self._store.set_notice(None)
-        gone = NoticeView(text=None, level="info", created_at=self._clock.now_ms())
-        self._announced(Announcement(_frame(gone)))
+        self._announced(NoticeView(text=None, level="info", created_at=self._clock.now_ms()))
 
-    def announced_elsewhere(self, announcement: Announcement) -> None:
+    def announced_elsewhere(self, notice: NoticeView) -> None:
         """Another node, or an earlier run of this server, has the notice."""
-        self._known = announcement
-        self._hub.signal(Announce(announcement))
+        self._known = notice
+        self._hub.signal(Announce(notice))
 
-    def _announced(self, announcement: Announcement) -> None:
-        self.announced_elsewhere(announcement)
+    def _announced(self, notice: NoticeView) -> None:
+        self.announced_elsewhere(notice)
         if self._tell is not None:
-            self._tell(announcement)
-
-
-def _frame(view: NoticeView) -> bytes:
-    return event(events.SERVER_NOTICE, None, encode(view))
+            self._tell(notice)

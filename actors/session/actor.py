@@ -19,7 +19,7 @@ from typing import Final, TypeAlias, assert_never
 import outcome
 
 from actors.delivery.sink import Sink
-from actors.hub.messages import AddSocket
+from actors.hub.messages import AddSessionSocket, AddSocket
 from actors.membership import (
     AddMember,
     InstanceMoved,
@@ -294,6 +294,7 @@ class SessionActor(Actor[SessionMessage]):
         if self._deps.directory.opened(self._recovery.user.id, sink):
             self._come_online()
         self._state.send_hello(sink, self._resource.view(self._parts.loaded.held))
+        self._deps.hub.signal(AddSessionSocket(sink))
         self._deps.resources.session_present(self._id)
         message.reply(None)
 

@@ -10,12 +10,12 @@ from reileta.store.leases import LostLease
 
 
 class FakeSessions:
-    """`store.states`, `.leases`, `.tokens` and `.sessions`."""
+    """`store.states`, `.leases` and `.sessions`."""
 
     async def load(self, session_id: str) -> tuple[dict[str, object], int]:
         return {}, 0
 
-    async def of_session(self, session_id: str) -> HeldResource | list[Token] | None:
+    async def of_session(self, session_id: str) -> HeldResource | None:
         return None
 
     async def renew_all(
@@ -27,6 +27,13 @@ class FakeSessions:
         pass
 
     async def expire_all(self) -> list[str]:
+        return []
+
+
+class FakeTokens:
+    """`store.tokens`: sessions learn of them from their sockets."""
+
+    async def of_session(self, session_id: str) -> list[Token]:
         return []
 
 

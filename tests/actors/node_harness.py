@@ -38,7 +38,14 @@ from reileta.rules.identity import Principal, Visitor
 from reileta.security.server_key import ServerKey
 from reileta.settings import Settings
 from reileta.store import Store
-from tests.actors.fake_stores import FakeFiles, FakeGuests, FakeProfiles, FakeSessions, FakeWorlds
+from tests.actors.fake_stores import (
+    FakeFiles,
+    FakeGuests,
+    FakeProfiles,
+    FakeSessions,
+    FakeTokens,
+    FakeWorlds,
+)
 from tests.actors.frames import Frame
 from tests.actors.sinks import FakeSink
 
@@ -357,7 +364,8 @@ class FakeDatabase:
         self.hosting = FakeModerationStore(self.instances)
         self.moderators = self.moderation_writes = self.follows = self.users = self.hosting
         self.deeds = self.hosting.deeds
-        self.leases = self.sessions = FakeSessions()
+        self.states = self.leases = self.sessions = FakeSessions()
+        self.tokens = FakeTokens()
         self.assets = self.images = FakeFiles()
         self.worlds = FakeWorlds()
         self.profiles = FakeProfiles()

@@ -266,6 +266,7 @@ async def test_sessions_are_told_what_is_described(
     described = DescriptionChecker((await web.get("/asyncapi.json")).json(), "session")
     ada = await harness.account()
     twin = await another_token(harness, ada)
+    admin = await harness.account(admin=True)
 
     async def until(socket: WebSocketConnection, kind: str) -> None:
         """Reads until something of that kind came, or an Ack."""
@@ -279,6 +280,8 @@ async def test_sessions_are_told_what_is_described(
     async with line(harness, ada.token) as one, line(harness, twin) as two:
         await until(one, "hello")
         await until(two, "hello")
+        await ask(web, admin, "POST", "/api/server/notice", {"text": "Hello"})
+        await until(two, "server-notice")
         change = event({"text": "x" * 40_000})
         described.hold("SessionStateCommand", change)
         await one.send_message(json.dumps(change))

@@ -123,8 +123,8 @@ def server_routes(deps: ApiDeps) -> Routes:
         only="admin",
     )
     async def set_notice(call: RequestContext, params: NoticeInput) -> NoticeView:
-        """Sends the event `server-notice` to all sockets, and to those that open before `until`.
-        It replaces the notice of before. Admins only."""
+        """Sends the event `server-notice` to all sockets of both APIs, and to those that open
+        before `until`. It replaces the notice of before. Admins only."""
         now = node.clock.now_ms()
         if params.until is not None and not now < params.until <= now + NOTICE_MS:
             raise ServerInvalid.field("until", "must be in the future, at most a week from now")

@@ -45,6 +45,7 @@ from reileta.protocol import session_frames
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.session_frames import Status
 from reileta.protocol.views.session import Iso, ResourceMetadata, SessionView
+from reileta.records import NoticeLevel
 
 _ID: Final = "0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9"
 EventId = Annotated[str, Meta(description="A UUID that its sender chose", examples=[_ID])]
@@ -136,6 +137,18 @@ class ResourceQueuePayload(ResourceQueueView, kw_only=True):
     """The session's place in a waiting line."""
 
     kind: Literal["resource-queue"]
+
+
+class ServerNoticePayload(Struct):
+    """A text that an admin tells everyone who is connected."""
+
+    kind: Literal["server-notice"]
+    text: Annotated[str | None, Meta(description="Plain text; null: the notice was withdrawn")]
+    level: Annotated[NoticeLevel, Meta(description="How urgent it is")]
+    created_at: Iso
+    until: Annotated[
+        Iso | None, Meta(description="Those who connect before that get it, too; null: nobody does")
+    ]
 
 
 class RefusedPayload(Struct):
@@ -276,6 +289,22 @@ EVENTS: Final = Events(
         data=ResourceQueuePayload,
         sent_to="the session's sockets",
         example={"kind": "resource-queue", **PLACE},
+        fixed={"status": "ok"},
+        acknowledged=True,
+    ),
+    Event(
+        name=session_frames.SERVER_NOTICE,
+        description="An admin tells everyone something, or takes it back (`text` is null). Those"
+        " who connect before `until` get it after `hello`.",
+        data=ServerNoticePayload,
+        sent_to="all sockets of all sessions",
+        example={
+            "kind": "server-notice",
+            "text": "Restart in five minutes",
+            "level": "warning",
+            "created_at": EXAMPLE_TIME,
+            "until": "2026-09-21T14:18:20.000000+0000",
+        },
         fixed={"status": "ok"},
         acknowledged=True,
     ),

@@ -38,6 +38,7 @@ export type LeaveReason = Schemas["LeaveReason"];
 export type ResourceUpdated = Schemas["ResourceUpdated"];
 export type ResourceQueue = Schemas["ResourceQueue"];
 export type ResourceMetadata = Schemas["ResourceMetadata"];
+export type SessionNotice = Schemas["ServerNoticePayload"];
 
 /** Close codes that a client must tell apart. */
 export const CloseCode = {

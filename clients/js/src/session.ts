@@ -16,6 +16,7 @@ import {
   type ResourceMetadata,
   type ResourceQueue,
   type ResourceUpdated,
+  type SessionNotice,
 } from "./protocol.js";
 import { platformSocket, type SocketClass, type SocketLike } from "./socket.js";
 import { Backoff, background } from "./timing.js";
@@ -27,6 +28,8 @@ export interface SessionEvents {
   resource: ResourceMetadata | null;
   /** The session's place in the waiting line of a resource changed. */
   queue: ResourceQueue;
+  /** An admin tells everyone something. */
+  "server-notice": SessionNotice;
   open: { again: boolean };
   lost: { code: number; reason: string; retryMs: number };
   closed: { code: number; reason: string };
@@ -393,6 +396,8 @@ export class SessionSocket extends Emitter<SessionEvents> {
         return this.#unwatched(payload as unknown as { type: string; id: number; reason: string });
       case "resource-queue":
         return this.emit("queue", payload as unknown as ResourceQueue);
+      case "server-notice":
+        return this.emit("server-notice", payload as unknown as SessionNotice);
     }
   }
 

@@ -82,8 +82,8 @@ class SessionSocket(Emitter):
     """One socket after another.
 
     Events: `state` (the state), `resource` (the one that the session holds, or None), `queue` (a
-    place in a waiting line), `open` (whether it was open before), `lost` and `closed` (code,
-    reason).
+    place in a waiting line), `server-notice` (what an admin tells everyone), `open` (whether it was
+    open before), `lost` and `closed` (code, reason).
     """
 
     def __init__(self, client: httpx.AsyncClient, http: Http, keeper: CredentialKeeper) -> None:
@@ -367,6 +367,8 @@ class SessionSocket(Emitter):
                 self._unwatched(payload)
             case "resource-queue":
                 self._emit("queue", payload)
+            case "server-notice":
+                self._emit("server-notice", payload)
 
     def _hello(self, payload: dict[str, Any]) -> None:
         self._backoff.reset()

@@ -17,7 +17,8 @@ from actors.hub.messages import Subscribe
 from actors.node import Node
 from actors.session.messages import Attach, Detach, Join
 from reileta.observability import log_events
-from reileta.records import ADMIN_TAG, InstanceRecord, World
+from reileta.protocol.session_frames import iso
+from reileta.records import ADMIN_TAG, InstanceRecord, Notice, World
 from reileta.rules.identity import Principal
 from reileta.security.credentials import digest
 from reileta.settings import Settings
@@ -576,6 +577,35 @@ async def test_a_token_that_is_refreshed_at_one_node_keeps_its_sockets_at_the_ot
     await two.here(ada).patch(sink, "e_1", door="open")
     await until(lambda: sink.acks == ["e_1"])
     assert sink.closed is None
+
+
+# The notice ---------------------------------------------------------------------------------------
+
+
+async def test_a_notice_reaches_the_sockets_of_both_apis_at_all_nodes(
+    cluster: Cluster, clock: ManualClock
+) -> None:
+    one, two = cluster.one, cluster.two
+    ada = await log_in(two.node)
+    sink, line = await two.attach(ada.principal), await two.here(ada).open()
+    line.take()
+    now = clock.now_ms()
+    await one.node.notices.announce(Notice("Restart", "critical", now, now + 60_000))
+    there = await told(sink, "server-notice")
+    assert there == {
+        "text": "Restart",
+        "level": "critical",
+        "created_at": now,
+        "until": now + 60_000,
+    }
+    await until(lambda: line.frames)
+    (payload,) = line.payloads()
+    assert payload["kind"] == "server-notice"
+    assert (payload["text"], payload["level"]) == ("Restart", "critical")
+    assert (payload["created_at"], payload["until"]) == (iso(now), iso(now + 60_000))
+    await one.node.notices.withdraw()
+    await until(lambda: line.frames)
+    assert [one["text"] for one in line.payloads()] == [None]
 
 
 # Queues -------------------------------------------------------------------------------------------

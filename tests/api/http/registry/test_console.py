@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import UNSET
 
 from tests.api.clients import Client
 from tests.api.fakes import FakeNode
@@ -50,13 +51,13 @@ async def test_a_notice_is_told_kept_and_taken_back(
     told = (await admin.post("/api/server/notice", body)).data
     assert told == {**body, "created_at": now}
     assert (await anyone.get("/api/server/notice")).data == told
-    assert [one.announcement.until for one in node.announced] == [now + 60_000]
+    assert [one.notice.until for one in node.announced] == [now + 60_000]
     (entry, *_) = (await admin.get("/api/audit?action=set_notice")).data["items"]
     assert entry["details"]["text"] == "Restart"
     node.clock.advance(60_000)
     assert (await anyone.get("/api/server/notice")).data["text"] is None
     assert (await admin.delete("/api/server/notice")).data == {}
-    assert node.announced[-1].announcement.until is None
+    assert node.announced[-1].notice.until is UNSET
 
 
 @pytest.mark.parametrize(
