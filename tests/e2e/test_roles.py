@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from trio_websocket import ConnectionRejected
 
 from reileta import cli
 from tests import logs
@@ -238,3 +239,23 @@ async def test_rules_about_clients(database_url: str, capsys: pytest.CaptureFixt
             await harness.server.node.clients.apply()
             assert (await guest.closed())[0] == 4010
             await until(lambda: len(harness.gateway) == 0)
+
+
+@pytest.mark.parametrize("kind", ["network", "account"])
+async def test_rules_about_clients_are_for_instance_nodes_too(database_url: str, kind: Any) -> None:
+    async with running(database_url, rate_limits="off") as harness:
+        bob, clients = await harness.account(), harness.server.node.clients
+        async with asking(harness.server.url, Authorization=f"Bearer {bob.token}") as client:
+            made = (await client.put("/api/nodes", json={"title": "Attic"})).json()["data"]
+        headers = [(b"Authorization", f"Bearer {made['token']}".encode())]
+        pattern = bob.id if kind == "account" else "127.0.0.1"
+        async with connected(harness, path="/api/nodes/link", headers=headers) as link:
+            await clients.put(kind, pattern, by="root")
+            assert (await link.closed())[0] == 4010
+        with pytest.RaisesGroup(pytest.RaisesExc(ConnectionRejected, check=is_forbidden)):
+            async with connected(harness, path="/api/nodes/link", headers=headers):
+                pass
+
+
+def is_forbidden(refused: ConnectionRejected) -> bool:
+    return bool(refused.status_code == 403)

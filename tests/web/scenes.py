@@ -85,5 +85,5 @@ def play(
 def check(played: dict[str, str | None], script: str) -> None:
     """One test for all scenes, so that one worker plays them once."""
     wrong = {scene: error for scene, error in played.items() if error is not None}
-    assert wrong == {}
+    assert not wrong, wrong
     assert list(played) == names(script)

@@ -242,7 +242,6 @@ def asset_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
                 loose.add(stored.hash)
                 async with unheld(node, call, world) as queries:
                     asset = await assets.within(queries).fill(asset.id, stored.hash, stored.size)
-                loose.remove(stored.hash)
         node.changed("world", world)
         return view(call, asset)
 

@@ -97,7 +97,6 @@ def image_routes(deps: ApiDeps, slots: UploadSlots) -> Routes:
                         height=picture.height,
                     )
                     loose.update(replaced)
-                loose.remove(stored.hash)
 
     def declare_user_image(kind: ImageKind) -> None:
         """Declares the three endpoints of one kind of user image."""

@@ -67,7 +67,6 @@ class LinkConnection:
 
     lacks_credential = False
     expires_at = NEVER
-    user: str | None = None
 
     def __init__(
         self,
@@ -81,6 +80,8 @@ class LinkConnection:
     ) -> None:
         self.transport = transport
         self.node = host.id
+        self.user: str | None = host.owner
+        """For the rules about clients: whom they refuse, has no links."""
         self.token_hash = token_hash
         self.number = 0
         self.reason = "closed"

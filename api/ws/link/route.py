@@ -12,7 +12,7 @@ from api.credentials import bearer_from
 from api.http.endpoint import address_of
 from api.rate_limits import HttpRateLimits
 from api.ws.accept import accept
-from api.ws.gateway import Gateway, redirect_if_drained
+from api.ws.gateway import Client, Gateway, redirect_if_drained
 from api.ws.link.connection import LinkConnection
 from api.ws.transport.base import Transport
 from reileta.errors import CredentialInvalid
@@ -42,6 +42,8 @@ def link_blueprint(gateway: Gateway, limits: HttpRateLimits) -> Blueprint:
         if host is None:
             raise CredentialInvalid
         links.ensure_not_cut(host.id)
+        node.clients.ensure_account(host.owner)
+        client = Client.of(websocket._get_current_object())  # type: ignore[attr-defined]
 
         async def serve(transport: Transport) -> None:
             transport.take_binary(MESSAGE_BYTES)
@@ -56,7 +58,7 @@ def link_blueprint(gateway: Gateway, limits: HttpRateLimits) -> Blueprint:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(connection.pump)
-                    await gateway.serve_connection(connection, None)
+                    await gateway.serve_connection(connection, None, client)
                     nursery.cancel_scope.cancel()
             finally:
                 with trio.move_on_after(CLOSED_S, shield=True):

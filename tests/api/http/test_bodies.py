@@ -166,8 +166,8 @@ async def test_a_request_is_made_as_quart_makes_it(headers: dict[str, str]) -> N
         {name: one.__dict__[name] for name in one.__dict__.keys() - apart} for one in (ours, theirs)
     ]
     assert kept[0] == kept[1]
-    locks = [type(vars(one)["_parsing_lock"]) for one in (ours, theirs)]
-    assert locks[0] is locks[1]
+    locks = [getattr(one, "_parsing_lock") for one in (ours, theirs)]  # noqa: B009
+    assert type(locks[0]) is type(locks[1])
     assert ours.content_length == theirs.content_length
     assert ours.body.__dict__ == theirs.body.__dict__
     assert isinstance(ours.body, ReceivedBody)

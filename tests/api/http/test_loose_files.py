@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import trio
 
 from reileta.errors import StorageUnavailable
+from reileta.media.files import FileUpload
 from reileta.media.files.local import LocalFiles
 from reileta.records import Asset
 from reileta.store.assets import Assets
@@ -186,6 +188,28 @@ async def test_a_picture_that_is_another_as_well_stays(ada: Client, on_disk: Cou
     await sent(ada, thumbnail, png(9, 9))
     assert (await ada.get(banner)).status == 200
     assert on_disk() == 2
+
+
+async def test_a_picture_that_is_replaced_before_its_upload_has_ended(
+    ada: Client, on_disk: Count, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, upload = "/api/users/@me/banner", LocalFiles.upload
+    uploads = 0
+
+    @asynccontextmanager
+    async def slow(files: LocalFiles, limit_bytes: int) -> AsyncIterator[FileUpload]:
+        nonlocal uploads
+        uploads += 1
+        first = uploads == 1
+        async with upload(files, limit_bytes) as begun:
+            yield begun
+            if first:
+                await sent(ada, path, png(4, 4))
+
+    monkeypatch.setattr(LocalFiles, "upload", slow)
+    assert (await sent(ada, path, png(2, 2))).status == 200
+    assert uploads == 2
+    assert on_disk() == 1
 
 
 async def test_pictures_at_once(ada: Client, on_disk: Count) -> None:

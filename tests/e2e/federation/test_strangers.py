@@ -37,7 +37,7 @@ OF_SERVERS: Final = {
 """What another server may call beyond what anybody may."""
 COMMANDS_OF_GUESTS: Final = {
     *("ping", "authenticate", "subscribe", "unsubscribe"),
-    *("instance-join", "instance-leave", "instance-data"),
+    *("instance-join", "instance-leave", "instance-data", "instance-interest", "instance-ticket"),
 }
 
 
