@@ -22,7 +22,8 @@ from actors.cluster.remote_link import AGAIN_S, CALL_S, SessionSeat
 from actors.cluster.remote_place import REQUEST_S, Moved, RemotePlace
 from actors.cluster.remote_sockets import RemoteSeat
 from actors.delivery.sink import Sink
-from actors.instance.messages import InstanceMessage, SendData
+from actors.instance.frames import moderated_answer
+from actors.instance.messages import InstanceMessage, Moderate, SendData
 from actors.instance.recovery import Member
 from actors.membership import AddMember, InstanceMoved, MemberSessionEnded, RenameUser, SocketLost
 from actors.runtime.errors import ActorStopped
@@ -282,12 +283,22 @@ class RemoteInstance(RemotePlace):
                 "ask", argument, wire.Answered, REQUEST_S, orders=bool(deed)
             )
             await self._applied(answer.number)
+            if sink is not None and not (number and answer.number):
+                self._answer(request, sink)
         finally:
             if asking is not None and asking.number in self._sockets.by_number:
                 self._sockets.by_number.pop(asking.number)
                 self._sockets.by_sink.pop(asking.sink, None)
         value: R = msgspec.msgpack.decode(answer.value, type=wire.ANSWERS[name])
         return value
+
+    def _answer(self, request: Request[Any], sink: Sink) -> None:
+        """Answers a command on its socket. The host does so for the sockets that it knows, in order
+        with the other frames; but it sends nothing to a node that has nobody inside."""
+        if isinstance(request, Moderate):
+            frame = moderated_answer(request, self.id)
+            if frame is not None:
+                sink.send(frame)
 
     async def _applied(self, number: int) -> None:
         """Waits a moment until the host's messages up to that number are written."""

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from msgspec import UNSET, Raw
 
 from actors.delivery.batch import Batch
+from actors.instance.messages import Moderate
 from reileta.protocol import commands, events
 from reileta.protocol.frames import answer, encode, event, fragment, payload_of
 from reileta.protocol.views.instance import (
@@ -33,6 +34,13 @@ LAST_PART: Final = Batch([fragment(_END, last=True)], snapshot=True)
 
 Values: TypeAlias = Mapping[str, RetainedValue]
 """A player's retained values by key."""
+
+
+def moderated_answer(order: Moderate, instance_id: str) -> bytes | None:
+    """The answer to `instance-moderate` on its socket; None: the client wants none."""
+    if order.state is None:
+        return None
+    return answer(commands.INSTANCE_MODERATE, order.state, instance_id)
 
 
 class InstanceFrames:

@@ -8,6 +8,7 @@ from typing import assert_never
 
 import outcome
 
+from actors.instance.frames import moderated_answer
 from actors.instance.messages import (
     AddModerator,
     GetBans,
@@ -23,8 +24,6 @@ from actors.instance.parts import InstanceParts
 from actors.instance.persistence import Persistence
 from reileta.errors import NotAllowed, ReiletaError
 from reileta.ids import at, user_ref
-from reileta.protocol import commands
-from reileta.protocol.frames import answer
 from reileta.records import Moderation
 from reileta.rules.instance.events import InstanceEvent
 
@@ -150,9 +149,10 @@ class ModerationRequests:
         if error is not None:
             message.fail(error)
             return
-        if isinstance(message, Moderate) and message.sink is not None and message.state is not None:
-            frame = answer(commands.INSTANCE_MODERATE, message.state, self._parts.id)
-            self._parts.fanout.private(message.sink, frame)
+        if isinstance(message, Moderate) and message.sink is not None:
+            frame = moderated_answer(message, self._parts.id)
+            if frame is not None:
+                self._parts.fanout.private(message.sink, frame)
         message.reply(None)
 
     def list_bans(self, message: GetBans) -> None:

@@ -279,6 +279,31 @@ async def test_hosts_moderate_from_any_node(cluster: Cluster, autojump_clock: Mo
     assert cluster.store.instances.records[ROOM].title == "Elsewhere"
 
 
+async def test_an_admin_moderates_by_a_socket_of_a_node_where_nobody_is_inside(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    await cluster["a"].harness.joined(1)
+    three = await cluster["b"].harness.joined(3)
+    admin = await cluster["c"].harness.connect(4, admin=True)
+    service = cluster["c"].harness.node.instance_service
+    for action in ("warn", "mute", "kick"):
+        await service.moderate(
+            ROOM,
+            admin.principal,
+            ModerationRequest(user_at(3), action),
+            sink=admin.sink,
+            state=b'"%b"' % action.encode(),
+        )
+    # Without a state, no answer is wanted.
+    await service.moderate(
+        ROOM, admin.principal, ModerationRequest(user_at(1), "mute"), sink=admin.sink
+    )
+    await trio.sleep(0.1)
+    answers = [(each["command"], each.get("state")) for each in admin.sink.take()]
+    assert answers == [("instance-moderate", one) for one in ("warn", "mute", "kick")]
+    assert ROOM not in three.sink.seats
+
+
 async def test_users_wait_in_the_queue_of_an_instance_at_another_node(
     cluster: Cluster, autojump_clock: MockClock
 ) -> None:
