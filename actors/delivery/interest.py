@@ -128,6 +128,11 @@ class InterestGroup:
     def __contains__(self, sink: Sink) -> bool:
         return sink in self.sinks
 
+    def asked(self, sink: Sink) -> bool:
+        """Whether the socket has asked for something, be it in effect or not yet."""
+        wanted = self._wanted.get(sink)
+        return sink in self.sinks if wanted is None else wanted[1].limits
+
     def target(self, sink: Sink) -> Sink | ThinnedSink:
         """What to write frames of the instance to, for this socket."""
         return self.sinks.get(sink, sink)
@@ -277,6 +282,11 @@ class InterestGroups:
         if position_key is not None:
             group.rules.position_key = position_key
         group.ask(sink, player, interest, trio.current_time(), held=held)
+
+    def asked(self, instance: str, sink: Sink) -> bool:
+        """Whether the socket has asked for fewer values of the instance."""
+        group = self.by_instance.get(instance)
+        return group is not None and group.asked(sink)
 
     def place(self, instance: str, player: str, at: Position) -> None:
         """A player's position, as the host knows it; one that came here is newer."""

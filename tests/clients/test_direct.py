@@ -108,6 +108,13 @@ async def _speak(server: str, port: int) -> None:
                 late = await entered(stack, server, "Late")
                 room = await late.join(made["id"])
                 assert room.value(first.player, "pose") == {"x": 1}
+                # The node sends everything, so fewer values come over the server.
+                await second.interest(rate=5)
+                assert not second.direct
+                with pytest.raises(ReiletaError, match="fewer values"):
+                    await bob.connection.request("instance-ticket", subgroup=made["id"])
+                await second.interest()
+                await until(lambda: second.direct)
                 # The server decides who is inside: a kick ends the direct connection at once.
                 ended: list[Any] = []
                 third.on("ended", ended.append)

@@ -280,8 +280,11 @@ async def interest(call: CommandContext, params: InterestInput) -> NothingView:
 )
 async def ticket(call: CommandContext, params: InstanceInput) -> DirectWayView:
     """Asks for a ticket, with which the session's player connects to the instance's node
-    directly. `subgroup` may hold the id in place of `data`."""
+    directly. `subgroup` may hold the id in place of `data`. A socket that has asked for fewer
+    values gets none: the node sends all of them."""
     instance = call.connection.local(params.instance)
+    if call.node.directory.interests.asked(instance, call.transport):
+        raise NotImplementedHere.field("instance", "the socket has asked for fewer values")
     way = await call.node.instance_service.ticket(instance, call.by)
     return DirectWayView(
         address=way.address, secure=way.secure, ticket=way.ticket, expires_at=way.expires_at

@@ -54,6 +54,7 @@ export class Direct {
   readonly #pending = new Map<number, Pending>();
   #begun = false;
   #offered = false;
+  #wanted = true;
   #sends = false;
   #over = false;
   #trying = false;
@@ -94,6 +95,12 @@ export class Direct {
     this.#close();
     this.#offered = offered;
     this.#tryLater(0);
+  }
+
+  /** Whether to connect when the node takes connections. */
+  want(on: boolean): void {
+    this.#wanted = on;
+    if (on) this.#tryLater(0);
   }
 
   /** The event `instance-direct`. */
@@ -144,6 +151,7 @@ export class Direct {
 
   async #try(): Promise<void> {
     if (this.#trying || this.#over || this.#begun || !this.#offered) return;
+    if (!this.#wanted) return;
     if (!this.#connection.open || this.#socket !== undefined) return;
     this.#trying = true;
     this.#offered = false;

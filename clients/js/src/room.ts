@@ -57,6 +57,11 @@ export interface Interest {
   farRate?: number | undefined;
 }
 
+/** Whether an interest asks for fewer values than all. */
+function limits(interest: object | undefined): boolean {
+  return Object.values(interest ?? {}).some((value) => value !== undefined);
+}
+
 interface Throttled {
   value: unknown;
   waiting: boolean;
@@ -160,16 +165,24 @@ export class Room extends Emitter<RoomEvents> {
 
   /** Asks for fewer values of other players: always the newest, but not more often than it says.
    * Messages without a key are not affected. It replaces what was asked for before, and is asked
-   * for again after a new connection; `{}` ends it. */
+   * for again after a new connection; `{}` ends it. Meanwhile nothing comes over a direct
+   * connection. */
   async interest(interest: Interest): Promise<void> {
     this.#ensureInside();
     const before = this.#interest;
     this.#interest = { rate: interest.rate, near: interest.near, far_rate: interest.farRate };
+    this.#direct.want(!limits(this.#interest));
     try {
       await this.#askForInterest();
     } catch (error) {
-      if (error instanceof Refused) this.#interest = before;
+      if (error instanceof Refused) {
+        this.#interest = before;
+        this.#direct.want(!limits(before));
+      }
       throw error;
+    }
+    if (limits(this.#interest) && this.#direct.begun) {
+      await this.#comeBack().catch(() => {}); // the node sends everything
     }
   }
 

@@ -64,6 +64,11 @@ test("players speak over the node, and go on without it", async () => {
   assert.deepEqual(heard, [...Array(20).keys()]);
   first.set("pose", { x: 1 });
   await until(() => second.value(first.player, "pose")?.x === 1);
+  // The node sends everything, so fewer values come over the server.
+  await second.interest({ rate: 5 });
+  assert.equal(second.direct, false);
+  await second.interest({});
+  await until(() => second.direct);
   await first.moderate({ player: second.player }, "mute");
   await assert.rejects(second.send("muted"), Refused);
   await first.moderate({ player: second.player }, "unmute");

@@ -54,6 +54,7 @@ class Direct:
         self._take = take
         self._rejoin = rejoin
         self._offered = False
+        self._wanted = True
         self._stirred = anyio.Event()
         self._socket: AsyncWebSocketSession | None = None
         self._sends = False
@@ -71,6 +72,11 @@ class Direct:
         self._held = []
         self._offered = offered
         self._word.set()
+        self._stirred.set()
+
+    def want(self, on: bool) -> None:
+        """Whether to connect when the node takes connections."""
+        self._wanted = on
         self._stirred.set()
 
     def hear(self, state: str) -> None:
@@ -125,7 +131,7 @@ class Direct:
             if self.begun:  # the connection was lost; only a snapshot tells what is missing
                 await self._fall_back()
                 continue
-            if not self._offered or not self._connection.open:
+            if not self._offered or not self._wanted or not self._connection.open:
                 await self._stirred.wait()
                 continue
             self._offered = False

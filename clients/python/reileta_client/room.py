@@ -14,7 +14,7 @@ import anyio
 from reileta_client.connection import Connection
 from reileta_client.direct import Direct
 from reileta_client.emitter import Emitter
-from reileta_client.errors import Disconnected, ErrorCode, Refused
+from reileta_client.errors import Disconnected, ErrorCode, Refused, ReiletaError
 
 PER_SECOND: Final = 20.0
 MESSAGE_TOO_LARGE: Final = 1009
@@ -123,16 +123,21 @@ class Room(Emitter):
         in a second; with `near`, at most `far_rate` of players who are not near. `near` are
         players' ids, or a radius, in an instance with a `position_key`. Messages without a key are
         not affected. It replaces what was asked for before, and is asked for again after a new
-        connection; without arguments it ends."""
+        connection; without arguments it ends. Meanwhile nothing comes over a direct connection."""
         self._ensure_inside()
         given = {"rate": rate, "near": near, "far_rate": far_rate}
         before = self._interest
         self._interest = {name: value for name, value in given.items() if value is not None}
+        self._direct.want(not self._interest)
         try:
             await self._ask_for_interest()
         except Refused:
             self._interest = before
+            self._direct.want(not before)
             raise
+        if self._interest and self._direct.begun:  # the node sends everything
+            with suppress(ReiletaError):  # then it comes back by itself
+                await self._rejoin()
 
     async def _ask_for_interest(self) -> None:
         await self._connection.request("instance-interest", self._interest, subgroup=self.id)
