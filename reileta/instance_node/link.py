@@ -107,8 +107,9 @@ class NodeLink:
 
     @property
     def live(self) -> bool:
-        """Whether there is a link, and the server answered lately. An answer counts from when the
-        question was sent: what the server said until then is known here."""
+        """Whether there is a link, and the server answered a ping lately. An answer counts from
+        when the ping was sent: what the server said until then is known here, also what it had
+        said while there was no link."""
         return trio.current_time() < self._alive_at + SUSPENDED_S
 
     def stir(self) -> None:
@@ -140,7 +141,6 @@ class NodeLink:
     async def _link(self, url: str, linked: Callable[[], None]) -> None:
         with trio.fail_after(CONNECT_S):
             socket = await _Socket.open(url, self._token)
-        asked_at = trio.current_time()
         try:
             await socket.send(
                 [Hello([1], f"reileta/{__version__}", self._capacity, 0.0, self.rooms.holds())]
@@ -151,7 +151,6 @@ class NodeLink:
             if not items or not isinstance(items[0], Welcome):
                 raise Malformed("the server does not begin with a welcome")
             await socket.send(self.rooms.welcome(items[0]))
-            self._alive_at = asked_at
             self.links += 1
             _log.info(log_events.LINK_OPENED, node=items[0].node, link=items[0].link)
             linked()
@@ -184,10 +183,10 @@ class NodeLink:
     async def _ping(self, socket: _Socket) -> None:
         number = 0
         while True:
-            await trio.sleep(PING_S)
             number += 1
             self._pinged[number] = trio.current_time()
             await socket.send([Ping(number)])
+            await trio.sleep(PING_S)
 
 
 class _Socket:

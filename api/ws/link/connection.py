@@ -57,6 +57,8 @@ HIGH_BYTES: Final = 256 * 1024
 CONTROL: Final = 4096
 GONE: Final = 1024
 """Instances that are remembered after they have ended, since the node may not have heard of it."""
+PONGS: Final = 64
+"""Pongs that wait; of more, the newest."""
 NEVER: Final = 2**62
 
 _log = structlog.get_logger()
@@ -99,7 +101,10 @@ class LinkConnection:
         self._allowance = Allowance(MESSAGES_PER_S, ITEMS_PER_S, now)
         self._breaches = Breaches()
         self._control: deque[object] = deque()
-        self._ready: OrderedDict[HostedPort, None] = OrderedDict()
+        self._ready: OrderedDict[HostedPort | None, None] = OrderedDict()
+        """Who has something to send, in turns. None: `_pongs`, so that a node that has a pong has
+        all that its instances had for it before."""
+        self._pongs: deque[Pong] = deque(maxlen=PONGS)
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._stir = trio.Event()
 
@@ -264,7 +269,10 @@ class LinkConnection:
                     return self._unknown(instance)
                 port.refuse(epoch)
             case Ping(number):
-                self._send(Pong(number))
+                self._pongs.append(Pong(number))
+                self._ready.pop(None, None)
+                self._ready[None] = None
+                self._stir.set()
             case Pong(number):
                 if number == self._pings:
                     took_s = trio.current_time() - self._pinged_at
@@ -302,7 +310,13 @@ class LinkConnection:
                 await self._write(list(control))
                 if self._ready and self._welcomed and not self._ended:
                     port, _ = self._ready.popitem(last=False)
-                    await self._write(self._items_of(port))
+                    await self._write(
+                        self._waiting_pongs() if port is None else self._items_of(port)
+                    )
+
+    def _waiting_pongs(self) -> list[object]:
+        pongs, self._pongs = list(self._pongs), deque(maxlen=PONGS)
+        return [*pongs]
 
     def _items_of(self, port: HostedPort) -> list[object]:
         if port.link is not self:

@@ -222,6 +222,21 @@ async def test_a_half_open_link_is_noticed(
     assert await again.get(Ping)
 
 
+async def test_what_was_said_without_a_link_is_known_before_it_counts(
+    gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    link = link_of()
+    nursery.start_soon(link.run)
+    end = await gateway.next()
+    end.silent = True  # it does not answer pings by itself
+    await end.get(Hello)
+    await end.send(Welcome("n_1", 1, "play.example.org", "key"))
+    assert not is_live(link)
+    (ping,) = end.take(Ping)
+    await end.send(Pong(ping.number))
+    assert is_live(link)
+
+
 async def test_a_gateway_that_says_nothing_is_left(
     gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

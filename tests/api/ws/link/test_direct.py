@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from actors.links.direct_proofs import DirectProofs
 from reileta.errors import NoResponse, NotImplementedHere, NotInInstance
 from reileta.federation.client import RemoteAnswer
-from reileta.protocol.node_link import Direct, Fan, Host, Key, Leave, Return, Say
+from reileta.protocol.node_link import Direct, Fan, Host, Key, Leave, Ping, Pong, Return, Say
 from reileta.records import DirectAddress
 from reileta.rules.nodes.direct import proof
 from reileta.security.server_key import ServerKey
@@ -197,6 +197,22 @@ async def test_a_lost_socket_is_a_gap(party: Party, autojump_clock: MockClock) -
     await back.join()
     (welcome,) = [one for one in back.sink.take() if one["command"] == "instance-join"]
     assert welcome["data"]["gap"] is True
+
+
+async def test_a_pong_comes_after_all_that_was_said_before_the_ping(
+    party: Party, autojump_clock: MockClock
+) -> None:
+    party.end.transport.stalled = True
+    party.clients[0].say(b"1")
+    await settle()
+    party.links.harness.act(lambda instance: instance.moderate(user_at(2), "kick"))
+    await settle()
+    await party.end.send(Ping(1), Ping(2))
+    party.end.transport.stalled = False
+    await trio.sleep(0.1)
+    party.end.read()
+    order = [type(one) for one in party.end.heard if isinstance(one, Say | Leave | Pong)]
+    assert order == [Say, Leave, Pong, Pong]
 
 
 @pytest.mark.parametrize("how", ["kick", "ban"])
