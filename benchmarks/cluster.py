@@ -174,7 +174,7 @@ class Nats:
         program = str(beside) if beside.exists() else shutil.which("nats-server")
         if program is None:
             raise BenchmarkError("nats-server is not installed")
-        port, self._monitored = _free_port(), _free_port()
+        port, self._monitored = free_port(), free_port()
         self.url = f"nats://127.0.0.1:{port}"
         config = folder / "nats.conf"
         config.write_text(
@@ -184,7 +184,7 @@ class Nats:
         with (folder / "nats.log").open("wb") as log:
             self._process = subprocess.Popen([program, "-c", str(config)], stdout=log, stderr=log)
         deadline = time.monotonic() + STARTED_S
-        while not _answers(port):
+        while not answers(port):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise BenchmarkError(f"NATS did not start: {(folder / 'nats.log').read_text()}")
             time.sleep(0.02)
@@ -200,14 +200,14 @@ class Nats:
         self._process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
 
 
-def _answers(port: int) -> bool:
+def answers(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
 

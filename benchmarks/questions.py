@@ -24,6 +24,7 @@ from benchmarks.http import HTTP_PATH, HttpResult
 from benchmarks.idle import IdleResult
 from benchmarks.interest import InterestResult
 from benchmarks.joins import JoinsResult
+from benchmarks.link import LinkResult
 from benchmarks.load import LoadResult
 from benchmarks.queue import QueueResult
 from benchmarks.report import HttpRun, Report, RoomRun, Sustained
@@ -425,6 +426,14 @@ def gateway(runner: Runner) -> None:
     )
 
 
+def link(runner: Runner) -> None:
+    """A room on an instance node, over its link and directly."""
+    scale = runner.scale
+    runner.report.link = runner.alone(
+        "link", "a room on a node", LinkResult, rounds=scale.rounds, seconds=scale.seconds
+    )
+
+
 QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "rooms": rooms,
     "inbound": inbound,
@@ -438,4 +447,5 @@ QUESTIONS: Final[Mapping[str, Callable[[Runner], None]]] = {
     "federation": federation,
     "cluster": cluster,
     "gateway": gateway,
+    "link": link,
 }

@@ -18,6 +18,7 @@ from benchmarks.http import HTTP_PATH, HttpResult
 from benchmarks.idle import IdleResult
 from benchmarks.interest import InterestResult
 from benchmarks.joins import JoinsResult
+from benchmarks.link import LinkResult
 from benchmarks.load import LoadResult
 from benchmarks.machine import MIB
 from benchmarks.queue import QueueResult
@@ -113,6 +114,7 @@ class Report(msgspec.Struct):
     cluster: ClusterResult | None = None
     interest: InterestResult | None = None
     gateway: GatewayResult | None = None
+    link: LinkResult | None = None
 
     def room(self, server: str, players: int) -> LoadResult | None:
         found = (run for run in self.rooms if run.server == server and run.players == players)
@@ -274,6 +276,11 @@ def checks(report: Report, us: str = "Reileta") -> Iterator[Check]:
         yield Check(
             "memory of the gateway meanwhile", "≤ + 40 MiB", found, passed_on.memory_mib <= 40
         )
+    if report.link is not None:
+        for one in report.link.rows[1:]:
+            what = f"p99 in a room on a node, {one.room} / at the server"
+            found = f"{one.more_p99_ms:+.1f} ms"
+            yield Check(what, "≤ + 2 ms", found, one.more_p99_ms <= 2)
     if report.federation is not None:
         found_ms = report.federation
         for what, limit_ms, ms in (

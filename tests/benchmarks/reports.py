@@ -7,6 +7,7 @@ from benchmarks.gateway import GatewayResult
 from benchmarks.http import HttpResult, PathResult
 from benchmarks.idle import IdleResult
 from benchmarks.joins import JoinsResult
+from benchmarks.link import LinkResult, LinkRow
 from benchmarks.load import LoadResult
 from benchmarks.queue import QueueResult
 from benchmarks.report import HttpRun, Report, RoomRun, Sustained
@@ -119,6 +120,17 @@ def full_report() -> Report:
             up_mib_per_s=160.0,
             down_mib_per_s=320.0,
             memory_mib=1.0,
+        ),
+        link=LinkResult(
+            players=8,
+            rate=20.0,
+            rounds=3,
+            load_average=1.0,
+            rows=[
+                LinkRow("at the server", 0.5, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+                LinkRow("over the link", 1.0, 2.5, 0.5, 1.5, 1.0, 2.0, 1.0),
+                LinkRow("directly", 0.7, 1.4, 0.2, 0.4, 0.1, 0.9, 1.0),
+            ],
         ),
         slow=SlowResult(
             players=100,

@@ -24,7 +24,7 @@ def test_a_good_run_passes_every_check() -> None:
     assert found["highest rate / that of Node ws"].found == "13.9"
     assert found["p99 at 300 players / Bun's"].found == "2.9"
     assert found["requests a second on /api/time / FastAPI's"].found == "1.12"
-    assert len(found) == 23
+    assert len(found) == 25
 
 
 def test_a_bad_run_fails_the_check_that_it_fails() -> None:
