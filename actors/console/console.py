@@ -18,6 +18,7 @@ from actors.console.live import (
     InstanceSort,
     Live,
     Order,
+    PlayerSockets,
     sort_key,
 )
 from reileta.cluster.calls import Calls, NodeUnreachable
@@ -33,7 +34,7 @@ from reileta.protocol.views.console import (
     ServerNodesView,
     SlowTracesView,
 )
-from reileta.protocol.views.registry import ListView
+from reileta.protocol.views.registry import ListView, known
 from reileta.rules.console.listing import REACH, Part, merged
 
 CALL: Final = "console"
@@ -62,10 +63,12 @@ class Topic(Struct, frozen=True, kw_only=True):
 
 
 class ConsoleCall(Struct, array_like=True):
-    """`what`: a topic, or `online`. `topic`: its `Topic`, as JSON."""
+    """`what`: a topic, `online`, or `sockets`: those of `players` in the topic's instance.
+    `topic`: its `Topic`, as JSON."""
 
     what: str
     topic: bytes = b""
+    players: list[str] = []
 
 
 class ConsoleAnswer(Struct, array_like=True):
@@ -168,7 +171,49 @@ class Console:
         )
 
     async def instance(self, instance_id: str) -> LiveInstanceDetailView:
-        """One instance, wherever it runs. Raises InstanceNotFound: it runs nowhere."""
+        """One instance, wherever it runs, with the sockets of its players, wherever they are.
+
+        Raises InstanceNotFound: it runs nowhere.
+        """
+        detail = await self._detail(instance_id)
+        if self._node.cluster is not None:
+            await self._add_sockets(detail)
+        return detail
+
+    async def _add_sockets(self, detail: LiveInstanceDetailView) -> None:
+        """Adds what only the nodes of the sockets know, if they answer in time."""
+        players = {player.player: player for player in detail.players}
+        by_node: dict[str, list[str]] = {}
+        for id_, player in players.items():
+            if isinstance(player.node, str):
+                by_node.setdefault(player.node, []).append(id_)
+
+        async def ask(node: str, ids: list[str]) -> None:
+            for one in await self._sockets(node, detail.instance.id, ids):
+                if one.player in players:
+                    players[one.player].lag_ms = known(one.lag_ms)
+                    players[one.player].backlog_bytes = one.backlog_bytes
+
+        async with trio.open_nursery() as nursery:
+            for node, ids in by_node.items():
+                nursery.start_soon(ask, node, ids)
+
+    async def _sockets(self, node: str, instance: str, ids: list[str]) -> list[PlayerSockets]:
+        if self._is_here(node):
+            return await self.live.sockets(instance, ids)
+        cluster = self._node.cluster
+        assert cluster is not None
+        topic = msgspec.json.encode(Topic(topic="instance", instance=instance))
+        call = ConsoleCall("sockets", topic, ids)
+        try:
+            answer = await cluster.calls.call(node, CALL, call, ConsoleAnswer, CALL_S)
+        except (NodeUnreachable, ReiletaError):
+            return []
+        if not answer.data:  # a node of an older version
+            return []
+        return msgspec.json.decode(answer.data, type=list[PlayerSockets])
+
+    async def _detail(self, instance_id: str) -> LiveInstanceDetailView:
         here = await self.live.instance(instance_id)
         if here is not None:
             return here
@@ -320,6 +365,8 @@ class Console:
                 value = self.live.actors()
             case "traces":
                 value = self.live.slowest()
+            case "sockets":
+                value = await self.live.sockets(topic.instance, call.players)
             case "online":
                 value = self.live.online()
             case _:

@@ -7,10 +7,11 @@ while somebody looks, and for `LOOK_S` after that.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final, Literal, Protocol, TypeAlias
 
 import trio
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from actors.cluster.cluster import Cluster
 from actors.cluster.shared import Shared
@@ -81,6 +82,14 @@ InstanceSort: TypeAlias = Literal[
     "name",
 ]
 Order: TypeAlias = Literal["asc", "desc"]
+
+
+class PlayerSockets(Struct, array_like=True):
+    """The sockets of a player, as their node has them. `lag_ms`: None if it is not known."""
+
+    player: str
+    lag_ms: float | None
+    backlog_bytes: int
 
 
 class ConsoleNode(Protocol):
@@ -258,7 +267,12 @@ class Live:
         if state is None or rules is None:
             return None
         members = list(state.seated.values())[:SHOWN]
-        await self._ask_lags(members)
+        await self._ask_lags(
+            sink
+            for member in members
+            if not getattr(member.session, "gateway", "")
+            for sink in member.sinks
+        )
         now = self._node.clock.now_ms()
         return LiveInstanceDetailView(
             instance=self._instance(instance_id, state, self._mailboxes("instances")),
@@ -297,7 +311,7 @@ class Live:
     def _player(self, rules: Instance, member: Member, now_ms: int) -> LivePlayerView:
         player: Player = rules.players.get(member.player.id, member.player)
         gateway = getattr(member.session, "gateway", "")
-        lags = [self._lags[sink][1] for sink in member.sinks if sink in self._lags]
+        lag_ms = self._lag_of(member.sinks)
         return LivePlayerView(
             player=player.id,
             user=player.user,
@@ -308,18 +322,36 @@ class Live:
             muted=rules.muted(player.user, now_ms),
             sockets=len(member.sinks),
             node=gateway or UNSET,
-            lag_ms=min(lags) if lags else UNSET,
+            lag_ms=known(lag_ms),
             backlog_bytes=sum(sink.waiting_bytes for sink in member.sinks),
         )
 
-    async def _ask_lags(self, members: Iterable[Member]) -> None:
+    async def sockets(self, instance_id: str, players: Iterable[str]) -> list[PlayerSockets]:
+        """The sockets here of players in an instance, which runs here or elsewhere."""
+        wanted = set(islice(players, SHOWN))
+        found: dict[str, list[Sink]] = {}
+        for recovery in self._node.sessions.recoveries.values():
+            if instance_id in recovery.joined_instances:
+                for sink in recovery.sockets:
+                    seat = sink.seats.get(instance_id)
+                    if seat is not None and seat.player in wanted:
+                        found.setdefault(seat.player, []).append(sink)
+        await self._ask_lags(sink for sinks in found.values() for sink in sinks)
+        return [
+            PlayerSockets(player, self._lag_of(sinks), sum(sink.waiting_bytes for sink in sinks))
+            for player, sinks in found.items()
+        ]
+
+    def _lag_of(self, sinks: Iterable[Sink]) -> float | None:
+        """The shortest of the last times that clients took to answer."""
+        return min((self._lags[sink][1] for sink in sinks if sink in self._lags), default=None)
+
+    async def _ask_lags(self, sinks: Iterable[Sink]) -> None:
         """Pings the clients at this node that were not pinged lately, a few at a time."""
         now = trio.current_time()
         due = [
             sink
-            for member in members
-            if not getattr(member.session, "gateway", "")
-            for sink in member.sinks
+            for sink in sinks
             if sink not in self._pinging and now > self._lags.get(sink, (-LAG_S, 0))[0] + LAG_S
         ]
         async with trio.open_nursery() as nursery:
