@@ -490,9 +490,9 @@ class Node:
         """Whether new sockets are closed at once, to come back elsewhere."""
         return self.draining or (self.cluster is not None and self.cluster.member.isolated)
 
-    def gateway(self) -> GatewaySeen | None:
+    def gateway(self, *, besides: str | None = None) -> GatewaySeen | None:
         """Another process by which clients can reach the server, the least busy of those that take
-        clients; None: none is known."""
+        clients; None: none is known. `besides`: one at another URL than this."""
         if self.cluster is None:
             return None
         member = self.cluster.member
@@ -501,15 +501,27 @@ class Node:
             for one in member.nodes.values()
             if one.id != member.node and "reil" in one.roles and one.state == "up" and one.url
         ]
+        able = [one for one in able if one.url != besides]
         best = min(able, key=lambda one: (one.load, one.id), default=None)
         if best is None or best.url is None:
             return None
         return GatewaySeen(*gateway_at(best.url))
 
     def instead(self) -> GatewaySeen | None:
-        """The gateway to which clients with new WebSockets are sent; None: they are taken here."""
+        """The gateway to which clients with new WebSockets are sent; None: they are taken here.
+
+        A node that is drained takes them if all gateways have one address: nobody could be sent
+        anywhere by it.
+        """
         if self.settings.registry_alone:
             return self.gateway()
+        if self.cluster is None or not self.cluster.hosting.draining:
+            return None
+        return self.gateway(besides=self.server.site.url)
+
+    def instead_for_links(self) -> GatewaySeen | None:
+        """The gateway to which instance nodes are sent. Behind one address for all gateways, they
+        find another one there."""
         draining = self.cluster is not None and self.cluster.hosting.draining
         return self.gateway() if draining else None
 

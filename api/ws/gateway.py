@@ -20,7 +20,7 @@ from quart import Blueprint, websocket
 from quart.wrappers.base import BaseRequestWebsocket
 from werkzeug.datastructures import Headers
 
-from actors.node import Node
+from actors.node import GatewaySeen, Node
 from actors.runtime.failures import CapturedFailure
 from actors.runtime.trace import Sampler
 from api.credentials import Auth
@@ -290,7 +290,15 @@ def gateway_blueprint(gateway: Gateway) -> Blueprint:
 
 def redirect_if_drained(node: Node) -> None:
     """Raises Redirected if the clients of new WebSockets are to use another gateway."""
-    instead = node.instead()
+    _redirect(node.instead())
+
+
+def redirect_link_if_drained(node: Node) -> None:
+    """Raises Redirected if instance nodes are to use another gateway."""
+    _redirect(node.instead_for_links())
+
+
+def _redirect(instead: GatewaySeen | None) -> None:
     if instead is not None:
         raise Redirected(instead.address, secure=instead.secure)
 

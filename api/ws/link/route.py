@@ -12,7 +12,7 @@ from api.credentials import bearer_from
 from api.http.endpoint import address_of
 from api.rate_limits import HttpRateLimits
 from api.ws.accept import accept
-from api.ws.gateway import Client, Gateway, redirect_if_drained
+from api.ws.gateway import Client, Gateway, redirect_link_if_drained
 from api.ws.link.connection import LinkConnection
 from api.ws.transport.base import Transport
 from reileta.errors import CredentialInvalid
@@ -32,7 +32,7 @@ def link_blueprint(gateway: Gateway, limits: HttpRateLimits) -> Blueprint:
     @blueprint.websocket("/api/nodes/link")
     async def connect_node() -> None:
         """A node's link."""
-        redirect_if_drained(node)
+        redirect_link_if_drained(node)
         limits.address(address_of(websocket))
         credential = bearer_from(websocket)
         token_hash = digest(credential.token)
