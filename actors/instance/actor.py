@@ -374,6 +374,10 @@ class InstanceActor(Actor[InstanceMessage]):
             error = failure(commands.INSTANCE_DATA, message.state, self._id, InternalError())
             message.sink.send(error)
 
+    def on_drop(self, message: InstanceMessage) -> None:
+        if isinstance(message, SendData) and message.state is not None:
+            self._recovery.refuse(message.sink, message.state)
+
     async def flush(self) -> None:
         self.flush_now()
 
@@ -411,6 +415,8 @@ class InstanceActor(Actor[InstanceMessage]):
             return  # the drain's end suspends it
         fanout = self.parts.fanout
         delivered = fanout.flush()
+        if self._recovery.unanswered:
+            self._recovery.unanswered.clear()
         if (remote := self.parts.recovery.remote) is not None:
             remote.publish(fanout)
         self._config.metrics.deliveries_out += delivered

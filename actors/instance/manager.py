@@ -278,6 +278,7 @@ class InstanceManager:
                 if error is None and recovery.rules is not None and not recovery.rules.closed:
                     return  # this node stops: the next host asks the gateways for their players
             elif self.lost is not None:
+                recovery.refuse_unanswered()
                 self.lost(recovery)
                 return
             else:

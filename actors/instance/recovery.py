@@ -17,7 +17,9 @@ from actors.instance.hosted import Holding
 from actors.instance.missed import MissedMessages
 from actors.membership import SeatLost, SessionRecipient
 from reileta import records
-from reileta.errors import ReiletaError
+from reileta.errors import Overloaded, ReiletaError
+from reileta.protocol import commands
+from reileta.protocol.frames import failure
 from reileta.protocol.node_link import Direct, Fan
 from reileta.protocol.views.console import InstanceHappenedView
 from reileta.rules.identity import Visitor
@@ -188,6 +190,8 @@ class RecoveryState:
         soft: what the host knew that handed the instance over.
         happened: what admins see of what happened lately.
         turned_away: those who were inside at another host, and have no seat here, with the reason.
+        unanswered: in a cluster, sockets and states of data whose answers are still in the fan-out,
+            and are lost with it if the node falls.
     """
 
     record: records.InstanceRecord
@@ -206,6 +210,20 @@ class RecoveryState:
     soft: Frozen | None = None
     happened: deque[InstanceHappenedView] = field(default_factory=lambda: deque(maxlen=HAPPENED))
     turned_away: list[tuple[Member, LeaveReason]] = field(default_factory=list)
+    unanswered: list[tuple[Sink, bytes]] = field(default_factory=list)
+
+    def refuse(self, sink: Sink, state: bytes) -> None:
+        """Answers data that nobody got. A gateway does so itself for its sockets when this node is
+        not the host any more."""
+        lost = self.holding is not None and self.holding.lost
+        if not (lost and hasattr(sink, "gateway")):
+            sink.send(failure(commands.INSTANCE_DATA, state, self.record.id, Overloaded()))
+
+    def refuse_unanswered(self) -> None:
+        """Answers the data whose answers were lost with the fan-out."""
+        unanswered, self.unanswered = self.unanswered, []
+        for sink, state in unanswered:
+            self.refuse(sink, state)
 
     def sinks_of(self, players: Iterable[Player]) -> dict[Sink, None]:
         """The sockets of those players, each once."""

@@ -94,6 +94,7 @@ class DataRelay:
         self._seated = parts.recovery.seated
         self._senders: dict[str, _Sender] = {}  # by player
         self._refused = 0
+        self._keeps = parts.recovery.holding is not None
         self.speaker: str | None = None
         """Who has sent messages without a key in this drain: a player, or `EVERYBODY`."""
 
@@ -119,6 +120,7 @@ class DataRelay:
         except ReiletaError as error:
             frame = failure(commands.INSTANCE_DATA, message.state, self._id, error)
             self._fanout.private(sink, frame)
+            self._keep(sink, message.state)
             return
         if not spoken.dropped:
             key = message.key
@@ -145,6 +147,8 @@ class DataRelay:
             data = DROPPED_DATA if spoken.dropped else EMPTY
             frame = answer(commands.INSTANCE_DATA, message.state, self._id, data)
             self._fanout.private(sink, frame)
+            if self._keeps:
+                self._keep(sink, message.state)
 
     def refuse(self, message: SendData) -> None:
         """Refuses a message, because the instance is suspended. The answer waits in the fan-out."""
@@ -152,6 +156,12 @@ class DataRelay:
         if self._refused <= REFUSED:
             frame = failure(commands.INSTANCE_DATA, message.state, self._id, Overloaded())
             self._fanout.private(message.sink, frame)
+            self._keep(message.sink, message.state)
+
+    def _keep(self, sink: Sink, state: bytes | None) -> None:
+        """The answer waits in the fan-out, and may be lost with it."""
+        if self._keeps and state is not None:
+            self._recovery.unanswered.append((sink, state))
 
     def resume(self) -> None:
         """The instance is not suspended any more."""

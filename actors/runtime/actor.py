@@ -178,6 +178,10 @@ class Actor(ABC, Generic[M]):
     def on_crash(self, message: M) -> None:
         """Handles the message at fault in the failed incarnation, if it is not a request."""
 
+    def on_drop(self, message: M) -> None:
+        """Handles a message that waited when the incarnation ended, and that no other one gets. It
+        is not a request, whose sender is told, and not a signal."""
+
     def post_mortem(self, error: Exception) -> Mapping[str, object]:
         """Closes what the failed incarnation had open, after `on_crash`; must not wait.
 

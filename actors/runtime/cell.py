@@ -408,6 +408,7 @@ class Cell(Generic[M]):
             elif index == fault:
                 self._on_crash(message)
             elif index > fault and not envelope.signal:
+                self._on_drop(message)
                 dropped += 1
             elif index > fault and not envelope.own:
                 kept.append(envelope)
@@ -438,6 +439,14 @@ class Cell(Generic[M]):
             self._actor.on_crash(message)
         if hook.error is not None:
             self.log.error(log_events.HOOK_FAILED, hook="on_crash", exc_info=hook.error)
+
+    def _on_drop(self, message: M) -> None:
+        if self._actor is None or isinstance(message, WorkDone):
+            return
+        with CapturedFailure() as hook:
+            self._actor.on_drop(message)
+        if hook.error is not None:
+            self.log.error(log_events.HOOK_FAILED, hook="on_drop", exc_info=hook.error)
 
     def _post_mortem(self, error: Exception) -> Mapping[str, object]:
         besides: Mapping[str, object] = {}
@@ -480,14 +489,14 @@ class Cell(Generic[M]):
         self.mailbox.awaited -= len(self._working)
         self._working.clear()
 
-    @staticmethod
-    def _fail(envelopes: list[Envelope[M]]) -> int:
+    def _fail(self, envelopes: list[Envelope[M]]) -> int:
         """Fails the requests; returns how many other messages, except signals, are lost."""
         lost = 0
         for envelope in envelopes:
             if isinstance(envelope.message, Request):
                 envelope.message.fail(ActorStopped())
             elif not envelope.signal:
+                self._on_drop(envelope.message)
                 lost += 1
         return lost
 

@@ -30,9 +30,7 @@ async def test_a_drained_node_sends_clients_only_to_another_address(
         own = node.server.site.url
         nodes = {one.id: one for one in (Seen("a", own), Seen("b", own), Seen("c", own, 0.5))}
         hosting = SimpleNamespace(draining=False)
-        cluster = SimpleNamespace(
-            member=SimpleNamespace(node="a", nodes=nodes), hosting=hosting
-        )
+        cluster = SimpleNamespace(member=SimpleNamespace(node="a", nodes=nodes), hosting=hosting)
         monkeypatch.setattr(node, "cluster", cluster)
         assert node.instead() is None
         assert node.instead_for_links() is None

@@ -349,6 +349,31 @@ async def test_players_of_a_node_that_fell_are_the_same_at_the_new_host(
     assert commands_of(two)[0] == "instance-left"
 
 
+async def test_data_that_a_fallen_host_never_relayed_is_refused(
+    cluster: Cluster, autojump_clock: MockClock
+) -> None:
+    """Each has one answer: what came before the suspension, during it, and just before the fall."""
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    await trio.sleep(0.1)
+    one.sink.take(), two.sink.take()
+    cluster.prefer = "b"
+    one.say(b'"accepted"', state=b"1")
+    cluster["a"].member.alive = False
+    await trio.sleep(0.1)
+    one.say(b'"refused"', state=b"2")
+    await trio.sleep(0.1)
+    one.say(b'"waits"', state=b"3")
+    assert one.sink.take() == []
+    cluster["a"].member.alive = True
+    cluster.fall("a", "a2")
+    await trio.sleep(3)
+    answers = [each for each in one.sink.take() if "state" in each]
+    assert sorted(each["state"] for each in answers) == [1, 2, 3]
+    assert {each["error"]["code"] for each in answers} == {122}
+    assert data_of(two.sink.take()) == []
+
+
 async def test_a_gateway_that_fell_goes_on_with_the_same_host(
     cluster: Cluster, autojump_clock: MockClock
 ) -> None:

@@ -42,6 +42,21 @@ async def test_300_players_come_back_and_each_gets_what_it_missed(
     assert inside.connected == 301
 
 
+async def test_data_that_waited_when_the_instance_crashed_is_refused(
+    harness: NodeHarness, autojump_clock: MockClock
+) -> None:
+    (one,) = await harness.crowd(1)
+    one.sink.take()
+    harness.crash()
+    one.say(b"1", state=b"7")
+    await settle()
+    one.say(b"2", state=b"8")
+    await trio.sleep(1)  # until it runs again
+    told = [each for each in one.sink.take() if "state" in each]
+    answers = {each["state"]: each.get("error", {}).get("code") for each in told}
+    assert answers == {7: 122, 8: None}
+
+
 async def test_messages_outlive_a_crash_of_the_instance(
     harness: NodeHarness, autojump_clock: MockClock
 ) -> None:
