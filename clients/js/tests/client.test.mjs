@@ -64,6 +64,39 @@ test("two players meet", async () => {
   assert.throws(() => second.set("pose", 1), Disconnected);
 });
 
+test("a room asks for fewer values, and asks again after a new connection", async (t) => {
+  const proxy = await Proxy.to(server.port);
+  t.after(() => proxy.close());
+  const [ann, ben] = [await user("Ann", proxy.url), await user("Ben")];
+  const { id } = await instance(ann, { position_key: "pose" });
+  const [first, second] = [await ann.join(id), await ben.join(id)];
+  await first.interest({ near: 8, farRate: 0.1 });
+  // A request that is refused changes nothing, also not what is asked for again.
+  await assert.rejects(first.interest({ near: 8 }), Refused);
+  let seen = [];
+  first.on("value", ({ data }) => seen.push(data.x));
+  /** What comes of 20 values of Ben, who is far away. */
+  const values = async (from) => {
+    seen = [];
+    for (let x = from; x < from + 20; x++) {
+      await ben.connection.request("instance-data", { x }, { subgroup: id, key: "pose" });
+    }
+    const said = first.once("message"); // messages come as always, after all that was before them
+    await second.send("all");
+    await said;
+    return seen;
+  };
+  first.set("pose", { x: 0 });
+  assert.ok((await values(1000)).length < 20);
+  const open = ann.connection.once("connection-open");
+  proxy.cut();
+  await open;
+  assert.ok((await values(2000)).length < 20);
+  await first.interest({});
+  const all = Array.from({ length: 20 }, (_, index) => 3000 + index);
+  assert.deepEqual((await values(3000)).slice(-20), all);
+});
+
 test("a refusal is an error with a code and fields", async () => {
   const ann = await user("Ann");
   const refused = await instance(ann, { capacity: 0 }).catch((error) => error);
