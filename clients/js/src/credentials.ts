@@ -83,8 +83,17 @@ const EARLY = 0.25;
 const EARLY_LIMIT_MS = 600_000;
 const AGAIN_MS = 5_000;
 
+/** For so long at most a page waits until it sees what another one has kept. */
+const SEEN_MS = 500;
+const LOOK_MS = 25;
+
 interface Locks {
   request<T>(name: string, work: () => Promise<T>): Promise<T>;
+  request<T>(
+    name: string,
+    options: { ifAvailable: true },
+    work: (lock: object | null) => Promise<T>,
+  ): Promise<T>;
 }
 
 /** Keeps the credential of one session fresh until `close`. */
@@ -130,8 +139,13 @@ export class CredentialKeeper extends Emitter<CredentialEvents> {
   async #refresh(): Promise<void> {
     const before = this.#current;
     if (before === undefined) return;
-    await locked(`reileta ${this.http.base}`, async () => {
-      const kept = this.store.load();
+    await locked(`reileta ${this.http.base}`, async (waited) => {
+      let kept = this.store.load();
+      // What another page has kept may come here later than its lock does.
+      for (let ms = 0; waited && ms < SEEN_MS && kept?.refresh === before.refresh; ms += LOOK_MS) {
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+        kept = this.store.load();
+      }
       if (kept?.refresh !== before.refresh) {
         this.#take(kept); // another page was faster, or has logged out
         return;
@@ -182,10 +196,18 @@ export class CredentialKeeper extends Emitter<CredentialEvents> {
   }
 }
 
-/** Only one page at a time does the work, where the platform can tell pages apart. */
-function locked<T>(name: string, work: () => Promise<T>): Promise<T> {
+/**
+ * Only one page at a time does the work, where the platform can tell pages apart. The work learns
+ * whether it had to wait for another page.
+ */
+async function locked(name: string, work: (waited: boolean) => Promise<void>): Promise<void> {
   const { locks } = (globalThis.navigator ?? {}) as { locks?: Locks };
-  return locks ? locks.request(name, work) : work();
+  if (locks === undefined) return work(false);
+  const done = await locks.request(name, { ifAvailable: true }, async (lock) => {
+    if (lock !== null) await work(false);
+    return lock !== null;
+  });
+  if (!done) await locks.request(name, () => work(true));
 }
 
 /** The credentials in a token of the session API; `now` is the server's clock, in ms. */
