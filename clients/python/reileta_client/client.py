@@ -92,7 +92,7 @@ class Client:
     @property
     def connection(self) -> Connection:
         """The socket of the registry API, opened at first use."""
-        if self._connection is None or self._connection._ended is not None:
+        if self._connection is None or self._connection.ended is not None:
             connection = self._connection = Connection(self._client, self.http, self.credentials)
             self._tasks.start_soon(connection.run)
         return self._connection

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import anyio
+import anyio.abc
 import httpx
-from httpx_ws import (
-    AsyncWebSocketSession,
-    HTTPXWSException,
-    WebSocketDisconnect,
-    WebSocketUpgradeError,
-    aconnect_ws,
-)
+from httpx_ws import AsyncWebSocketSession
 
-from reileta_client.backoff import Backoff, come_back_in
 from reileta_client.credentials import CredentialKeeper
-from reileta_client.emitter import Emitter
 from reileta_client.errors import (
     Disconnected,
     ErrorCode,
@@ -33,14 +27,13 @@ from reileta_client.errors import (
     TimedOut,
 )
 from reileta_client.http import Http
+from reileta_client.kept_socket import LOST, KeptSocket
 
 STEADY_S: Final = 5.0
 """A connection that held so long was a good one: the next pause is short again."""
-CREDENTIAL_GONE: Final = 4000
 TRY_AGAIN_LATER: Final = 1013
 TOO_MUCH: Final = 1008
 WRITES_WAITING: Final = 1024
-LOST: Final = (HTTPXWSException, httpx.HTTPError, anyio.BrokenResourceError, OSError)
 
 
 class _Pending:
@@ -57,7 +50,7 @@ class _Pending:
         self.done.set()
 
 
-class Connection(Emitter):
+class Connection(KeptSocket):
     """One socket after another.
 
     Events of the server come under their names, such as `instance-joined`, with the whole message.
@@ -65,6 +58,9 @@ class Connection(Emitter):
     seconds until the next attempt), `connection-closed` (code, reason) and `connection-error`, an
     error that no request waits for.
     """
+
+    _path = "/api/ws"
+    _subprotocol = "reileta.registry"
 
     def __init__(
         self,
@@ -74,23 +70,17 @@ class Connection(Emitter):
         *,
         timeout_s: float = 20.0,
     ) -> None:
-        super().__init__()
+        super().__init__(client, http, keeper)
         self.user: dict[str, Any] | None = None
         self.session: str | None = None
         self.openers: list[Callable[[bool], Awaitable[None]]] = []
         """Work of this package at each new connection, before `connection-open`."""
-        self.client = self._client = client
-        self._http = http
-        self._keeper = keeper
+        self.client = client
         self.timeout_s = self._timeout_s = timeout_s
-        self._backoff = Backoff()
         self._states = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._subscriptions: dict[tuple[str, str | None], None] = {}
-        self._socket: AsyncWebSocketSession | None = None
-        self._ready = anyio.Event()
-        self._opened_before = False
-        self._ended: ReiletaError | None = None
+        self._opened_at = math.inf
 
     @property
     def secure(self) -> bool:
@@ -100,13 +90,7 @@ class Connection(Emitter):
     @property
     def open(self) -> bool:
         """Whether the socket is open and authenticated."""
-        return self._ready.is_set() and self._ended is None
-
-    async def ready(self) -> None:
-        """Waits for the connection. Raises Disconnected if there is none any more."""
-        await self._ready.wait()
-        if self._ended is not None:
-            raise self._ended
+        return self._ready.is_set() and self.ended is None
 
     async def request(
         self,
@@ -151,78 +135,36 @@ class Connection(Emitter):
 
     # Connecting ----------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Keeps a connection, until the credential has ended or it is cancelled."""
-        code, reason = 1000, "the connection was closed"
-        try:
-            while self._keeper.current is not None:
-                code, reason = await self._connect()
-                if self._keeper.current is None or code == -1:
-                    break
-                asked = come_back_in(reason)
-                wait = self._backoff.next() if asked is None else asked + Backoff().next()
-                if code in (TRY_AGAIN_LATER, TOO_MUCH):
-                    wait = max(wait, 1.0)
-                self._emit("connection-lost", {"code": code, "reason": reason, "retry_s": wait})
-                if code == CREDENTIAL_GONE:
-                    await self._replace_credential()
-                await anyio.sleep(wait)
-        finally:
-            self._ended = Disconnected(reason or "the credential has ended")
-            self._ready.set()
-            self._reject_all(self._ended)
-            self._emit("connection-closed", {"code": code, "reason": reason})
-
-    async def _connect(self) -> tuple[int, str]:
-        """One socket, from its opening to its end: the code and reason of that. -1: for good."""
-        assert self._keeper.current is not None
-        token = self._keeper.current.token
-        opened_at = None
-        code, reason = 1006, ""
-        try:
-            async with (
-                aconnect_ws(
-                    "/api/ws",
-                    self._client,
-                    subprotocols=["reileta.registry"],
-                    session_class=AsyncWebSocketSession,
-                ) as socket,
-                anyio.create_task_group() as tasks,
-            ):
-                self._socket = socket
-                opened_at = anyio.current_time()
-
-                async def begin() -> None:
-                    if not await self._begin(token):
-                        await socket.close(1000)
-
-                tasks.start_soon(begin)
-                try:
-                    while True:
-                        self._receive(await socket.receive_text())
-                except WebSocketDisconnect as closed:
-                    code, reason = closed.code, closed.reason or ""
-                except HTTPXWSException as error:
-                    reason = str(error)
-                finally:
-                    self._lose()
-                    tasks.cancel_scope.cancel()
-        except* WebSocketUpgradeError as group:
-            reason = str(group.exceptions[0])
-        except* LOST:
-            pass
-        finally:
-            self._lose()
-        if opened_at is not None and anyio.current_time() - opened_at > STEADY_S:
+    async def _connect(self, token: str) -> tuple[int, str]:
+        self._opened_at = math.inf
+        code, reason = await super()._connect(token)
+        if anyio.current_time() - self._opened_at > STEADY_S:
             self._backoff.reset()
-        if self._ended is not None:
-            return -1, str(self._ended)
-        return code, reason
+        return (code, reason) if self.ended is None else (-1, str(self.ended))
+
+    def _opened(
+        self, socket: AsyncWebSocketSession, token: str, tasks: anyio.abc.TaskGroup
+    ) -> None:
+        self._opened_at = anyio.current_time()
+
+        async def begin() -> None:
+            if not await self._begin(token):
+                await socket.close(1000)
+
+        tasks.start_soon(begin)
+
+    def _lost(self, code: int, reason: str, wait: float) -> float:
+        if code in (TRY_AGAIN_LATER, TOO_MUCH):
+            wait = max(wait, 1.0)
+        self._emit("connection-lost", {"code": code, "reason": reason, "retry_s": wait})
+        return wait
+
+    def _closed(self, code: int, reason: str, error: ReiletaError) -> None:
+        self._reject_all(error)
+        self._emit("connection-closed", {"code": code, "reason": reason})
 
     def _lose(self) -> None:
-        self._socket = None
-        if self._ready.is_set():
-            self._ready = anyio.Event()
+        super()._lose()
         self._reject_all(Disconnected("the connection was lost before the answer came"))
 
     async def _begin(self, token: str) -> bool:
@@ -243,16 +185,12 @@ class Connection(Emitter):
             if refused.code == ErrorCode.CREDENTIAL_INVALID:
                 await self._replace_credential()
             elif refused.code == ErrorCode.QUOTA_REACHED:
-                self._ended = Disconnected(str(refused))
+                self.ended = Disconnected(str(refused))
             return False
         except (Disconnected, TimedOut, TimeoutError):
             return False
         self._emit("connection-open", again)
         return True
-
-    async def _replace_credential(self) -> None:
-        with suppress(ReiletaError):  # without the server, the next attempt tries again
-            await self._keeper.refresh(self._http)
 
     # Messages ------------------------------------------------------------------------------------
 

@@ -19,8 +19,9 @@ from typing import Any, Final
 import anyio
 from httpx_ws import AsyncWebSocketSession, aconnect_ws
 
-from reileta_client.connection import LOST, Connection
+from reileta_client.connection import Connection
 from reileta_client.errors import Disconnected, Refused, ReiletaError, TimedOut
+from reileta_client.kept_socket import LOST
 
 CONNECT_S: Final = 5.0
 PAUSE_S: Final = 1.0

@@ -15,21 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
+import anyio.abc
 import httpx
-from httpx_ws import (
-    AsyncWebSocketSession,
-    HTTPXWSException,
-    WebSocketDisconnect,
-    WebSocketUpgradeError,
-    aconnect_ws,
-)
+from httpx_ws import AsyncWebSocketSession
 
-from reileta_client.backoff import Backoff, come_back_in
-from reileta_client.connection import CREDENTIAL_GONE, LOST
 from reileta_client.credentials import CredentialKeeper
-from reileta_client.emitter import Emitter
 from reileta_client.errors import (
-    Disconnected,
     ErrorCode,
     ProtocolError,
     Refused,
@@ -37,6 +28,7 @@ from reileta_client.errors import (
     TimedOut,
 )
 from reileta_client.http import Http
+from reileta_client.kept_socket import CREDENTIAL_GONE, LOST, KeptSocket
 from reileta_client.merge_patch import merged
 
 TIMEOUT_S: Final = 30.0
@@ -78,7 +70,7 @@ class Watched:
     began: anyio.Event = field(default_factory=anyio.Event)
 
 
-class SessionSocket(Emitter):
+class SessionSocket(KeptSocket):
     """One socket after another.
 
     Events: `state` (the state), `resource` (the one that the session holds, or None), `queue` (a
@@ -86,28 +78,17 @@ class SessionSocket(Emitter):
     open before), `lost` and `closed` (code, reason).
     """
 
+    _path = "/ws/user"
+    _subprotocol = "reileta.session"
+
     def __init__(self, client: httpx.AsyncClient, http: Http, keeper: CredentialKeeper) -> None:
-        super().__init__()
+        super().__init__(client, http, keeper)
         self.held: dict[str, Any] | None = None
-        self.ended: ReiletaError | None = None
-        self._client = client
-        self._http = http
-        self._keeper = keeper
-        self._backoff = Backoff()
         self._confirmed: dict[str, Any] = {}
         self._sent: list[_Sent] = []
         self._watches: dict[tuple[str, int], Watched] = {}
-        self._socket: AsyncWebSocketSession | None = None
-        self._ready = anyio.Event()
         self._wake = anyio.Event()
         self._to_write: list[str] = []
-        self._opened_before = False
-
-    async def ready(self) -> None:
-        """Waits until the state is known. Raises Disconnected if there is no socket any more."""
-        await self._ready.wait()
-        if self.ended is not None:
-            raise self.ended
 
     @property
     def state(self) -> dict[str, Any]:
@@ -225,79 +206,40 @@ class SessionSocket(Emitter):
 
     # Connecting ----------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Keeps a socket, until the credential has ended or it is cancelled."""
-        code, reason = 1000, "the connection was closed"
-        try:
-            while self._keeper.current is not None:
-                code, reason = await self._connect(self._keeper.current.token)
-                if code == REPLACED or self._keeper.current is None:
-                    break
-                if code in NOT_TAKEN:
-                    # One of the messages was wrong: sent again, it would close the next socket.
-                    sent, self._sent = self._sent, []
-                    for one in sent:
-                        one.end(
-                            ProtocolError(reason or f"the server closed the socket with {code}")
-                        )
-                asked = come_back_in(reason)
-                wait = self._backoff.next() if asked is None else asked + Backoff().next()
-                self._emit("lost", {"code": code, "reason": reason})
-                if code in (CREDENTIAL_GONE, 401):
-                    with suppress(ReiletaError):
-                        await self._keeper.refresh(self._http)
-                await anyio.sleep(wait)
-        finally:
-            self.ended = Disconnected(reason or "the credential has ended")
-            self._ready.set()
-            for one in self._sent:
-                one.end(self.ended)
-            for watched in self._watches.values():
-                watched.ended = str(self.ended)
-                watched.began.set()
-            self._emit("closed", {"code": code, "reason": reason})
+    def _headers(self, token: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {token}"}
 
-    async def _connect(self, token: str) -> tuple[int, str]:
-        code, reason = 1006, ""
-        headers = {"Authorization": f"Bearer {token}"}
-        try:
-            async with (
-                aconnect_ws(
-                    "/ws/user",
-                    self._client,
-                    subprotocols=["reileta.session"],
-                    headers=headers,
-                    session_class=AsyncWebSocketSession,
-                ) as socket,
-                anyio.create_task_group() as tasks,
-            ):
-                self._socket, self._to_write = socket, []
-                tasks.start_soon(self._write_all, socket)
-                try:
-                    while True:
-                        self._receive(await socket.receive_text())
-                except WebSocketDisconnect as closed:
-                    code, reason = closed.code, closed.reason or ""
-                except HTTPXWSException as error:
-                    reason = str(error)
-                finally:
-                    self._lose()
-                    tasks.cancel_scope.cancel()
-        except* WebSocketUpgradeError as group:
-            refused = group.exceptions[0]
-            if isinstance(refused, WebSocketUpgradeError):
-                code = refused.response.status_code
-            reason = str(refused)
-        except* LOST:
-            pass
-        finally:
-            self._lose()
-        return code, reason
+    def _opened(
+        self, socket: AsyncWebSocketSession, token: str, tasks: anyio.abc.TaskGroup
+    ) -> None:
+        self._to_write = []
+        tasks.start_soon(self._write_all, socket)
 
-    def _lose(self) -> None:
-        self._socket = None
-        if self._ready.is_set() and self.ended is None:
-            self._ready = anyio.Event()
+    def _refused(self, status: int) -> int:
+        return status
+
+    def _is_over(self, code: int) -> bool:
+        return code == REPLACED
+
+    def _is_doubtful(self, code: int) -> bool:
+        return code in (CREDENTIAL_GONE, 401)
+
+    def _lost(self, code: int, reason: str, wait: float) -> float:
+        if code in NOT_TAKEN:
+            # One of the messages was wrong: sent again, it would close the next socket.
+            sent, self._sent = self._sent, []
+            for one in sent:
+                one.end(ProtocolError(reason or f"the server closed the socket with {code}"))
+        self._emit("lost", {"code": code, "reason": reason})
+        return wait
+
+    def _closed(self, code: int, reason: str, error: ReiletaError) -> None:
+        for one in self._sent:
+            one.end(error)
+        for watched in self._watches.values():
+            watched.ended = str(error)
+            watched.began.set()
+        self._emit("closed", {"code": code, "reason": reason})
 
     async def _write_all(self, socket: AsyncWebSocketSession) -> None:
         """Writes what waits, in order."""
