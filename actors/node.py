@@ -67,7 +67,7 @@ from actors.session.messages import SessionMessage
 from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
-from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.errors import DatabaseUnavailable, Overloaded, UserCannotDelete, UserNotFound
 from reileta.federation.challenger import RENEW_S
 from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import HttpClient, NoClient
@@ -94,6 +94,7 @@ HUB_MAILBOX_LIMIT: Final = 65_536
 SUSPENSIONS_S: Final = 5.0
 """How often suspensions whose time is over are lifted. Logins don't wait for that."""
 AUDIT_TRIM_S: Final = 3600.0
+TEMPORARY_SWEEP_S: Final = 60.0
 TRUST_TRIM_S: Final = 3600.0
 RULES_S: Final = 5.0
 """How often rules about servers whose time is over stop acting. Requests don't wait for that."""
@@ -179,6 +180,7 @@ class Node:
             base_path=settings.base_path or "",
             gateway=settings.gateway_address or "",
             links=() if key is None else key.links,
+            temporary_accounts=settings.temporary_accounts > 0,
         )
         self.draining = False
         self.rounds = Rounds()
@@ -556,6 +558,42 @@ class Node:
                 self.activity.note(
                     log_events.ACCOUNT_UNSUSPENDED, None, user=user.id, username=user.username
                 )
+
+    async def delete_user(
+        self,
+        id_: str,
+        forget: Callable[[records.DeletedUser], None] | None = None,
+        *,
+        left_ms: int | None = None,
+    ) -> records.DeletedUser:
+        """Deletes an account, its private data and its pictures, and ends its sessions.
+
+        Args:
+            forget: called when the database has no account any more, before its sockets close.
+            left_ms: see `Users.delete`, which also says what this raises.
+        """
+        async with self.store.blobs.releasing() as loose:
+            deleted = await self.store.users.delete(id_, left_ms=left_ms)
+            loose.update(deleted.files)
+            if forget is not None:
+                forget(deleted)
+            await self.user_deleted(deleted)
+        return deleted
+
+    async def sweep_temporary_accounts(self) -> None:
+        """Deletes temporary accounts whose last session ended long enough ago."""
+        with suppress(DatabaseUnavailable):
+            async with self.store.lock.alone("temporary accounts") as alone:
+                if not alone:
+                    return
+                before = self.clock.now_ms() - self.settings.temporary_account_s * 1000
+                for id_ in await self.store.users.left(before):
+                    # Meanwhile, it can have been kept, deleted, or logged in.
+                    with suppress(UserCannotDelete, UserNotFound):
+                        gone = (await self.delete_user(id_, left_ms=before)).user
+                        self.activity.note(
+                            log_events.ACCOUNT_DELETED, None, user=gone.id, username=gone.username
+                        )
 
     async def tidy_guests(self) -> None:
         """Deletes guests and visits that have ended long ago."""

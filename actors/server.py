@@ -21,6 +21,8 @@ class LiveServer:
 
     `gateway`: the address of this gateway, if it has one of its own; empty for none.
 
+    `temporary_accounts`: whether anyone can get one.
+
     `ready_at` is when it began to take connections (ms); None before that. `links` lead from
     earlier keys to `public_key`, newest first; `revision` grows when the key changes.
     """
@@ -33,6 +35,7 @@ class LiveServer:
     gateway: str = ""
     links: tuple[Link, ...] = ()
     revision: int = 0
+    temporary_accounts: bool = False
 
     def take_key(self, key: ServerKey) -> None:
         """Shows another key from now on."""
@@ -65,4 +68,5 @@ class LiveServer:
             site=site or self.site,
             public_key=self.public_key,
             ready_at=self.ready_at,
+            temporary_accounts=self.temporary_accounts,
         )

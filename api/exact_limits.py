@@ -13,6 +13,7 @@ from api.rate_limits import (
     GUESSES,
     GUESSES_FROM_AFAR,
     LOGIN,
+    TEMPORARY,
     Guess,
     HttpRateLimits,
     network,
@@ -32,13 +33,13 @@ class ExactLimits:
 
     @staticmethod
     def counts(rate: Rate) -> bool:
-        """Whether `route` must be called for routes of this rate: those that hash a password or
-        renew keys."""
-        return rate == LOGIN
+        """Whether `route` must be called for routes of this rate: those that hash a password,
+        renew keys or make temporary accounts."""
+        return rate in (LOGIN, TEMPORARY)
 
-    async def route(self, route: str, ip: str) -> None:
+    async def route(self, route: str, ip: str, rate: Rate = LOGIN) -> None:
         """Counts a request to a route."""
-        await self._take(f"route {route} {network(ip)}", LOGIN)
+        await self._take(f"route {route} {network(ip)}", rate)
 
     async def guess(self, username: str, ip: str) -> Guess:
         """As `HttpRateLimits.guess`."""

@@ -30,6 +30,8 @@ WRITE: Final = Rate(per_s=5, burst=60)
 """A route that writes, per address."""
 LOGIN: Final = Rate(per_s=2, burst=40)
 """A route that hashes a password, per address."""
+TEMPORARY: Final = Rate(per_s=1 / 60, burst=20)
+"""Temporary accounts, per address."""
 GUESSES: Final = Rate(per_s=0.1, burst=20)
 """Wrong passwords for one name from one address."""
 GUESSES_FROM_AFAR: Final = Rate(per_s=0.5, burst=100)

@@ -24,7 +24,7 @@ from actors.change_feed import POLL_S, ChangeApplier
 from actors.cluster.cluster import OnFall
 from actors.cluster.cut_off import CutOff
 from actors.file_collector import FileCollector
-from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, Node
+from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, TEMPORARY_SWEEP_S, Node
 from actors.runtime.loop_lag import measure_lag
 from actors.runtime.trace import add_trace
 from actors.runtime.trace_watch import TraceWatch
@@ -367,6 +367,12 @@ async def _serve_on(
                 background.run(nursery, "files", files.run)
                 background.repeat(
                     nursery, "suspensions", node.lift_suspensions, every_s=SUSPENSIONS_S
+                )
+                background.repeat(
+                    nursery,
+                    "temporary accounts",
+                    node.sweep_temporary_accounts,
+                    every_s=TEMPORARY_SWEEP_S,
                 )
                 background.repeat(nursery, "audit", node.trim_audit, every_s=AUDIT_TRIM_S)
             background.run(nursery, "sockets", gateway.watch)

@@ -58,6 +58,9 @@ class User:
     suspended_until: int | None = None
     """When the suspension of a user with `DISABLED_TAG` ends; None: when it is lifted."""
     suspension_reason: str | None = None
+    temporary: bool = False
+    """Whether it has no password and is deleted some time after its last session. Unlike a guest,
+    it is an account of this server."""
 
     @property
     def admin(self) -> bool:

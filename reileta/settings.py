@@ -108,6 +108,11 @@ class Settings(BaseSettings):
     # Accounts
     registration: Literal["open", "closed"] = "open"
     """`open`: anyone can create an account. `closed`: only admins can."""
+    temporary_accounts: int = Field(default=0, ge=0)
+    """Temporary accounts at the same time: people who look around without a password. 0: none."""
+    temporary_account_s: int = Field(default=24 * 3600, ge=1)
+    """Seconds after the end of its last session for which a temporary account is kept; also the
+    longest lifetime of its token."""
     login_lifetime_s: int = Field(default=7 * 24 * 3600, ge=1)
     """Lifetime of a token from `/api/auth/login`, in seconds."""
     access_lifetime_s: int = Field(default=15 * 60, ge=1)

@@ -46,7 +46,7 @@ from reileta.errors import (
 )
 from reileta.protocol.input_types import Input, check
 from reileta.records import User
-from reileta.rules.identity import Principal, ServerPrincipal
+from reileta.rules.identity import Principal, ServerPrincipal, ensure_not_temporary
 from reileta.rules.ratelimit import Rate
 from reileta.rules.resource.json_values import VALUES_LIMIT, decode
 from reileta.unicode import BOM
@@ -254,6 +254,15 @@ class Operation:
     audited: bool | None = None
     guests: GuestAccess | None = None
     about_guests: bool = False
+    temporary: bool | None = None
+
+    @property
+    def temporary_access(self) -> bool:
+        """Whether temporary accounts may call it: if it reads, if guests may call it, or if
+        `temporary` is set."""
+        if self.temporary is not None:
+            return self.temporary
+        return self.method == "GET" or self.guest_access == "yes"
 
     @property
     def guest_access(self) -> GuestAccess:
@@ -297,6 +306,7 @@ class Options(TypedDict, total=False):
     audited: bool | None
     guests: GuestAccess
     about_guests: bool
+    temporary: bool
     name: str
 
 
@@ -389,6 +399,8 @@ class Routes:
                 reads. False is for the daily use of one's own account.
             about_guests: whether `<ref>` can be a guest, of whom this server has its own answer.
             guests: whether guests may call it; by default they may read what needs no credential.
+            temporary: whether temporary accounts may call it; by default if it reads, or if guests
+                may.
             name: the `operationId` in `/openapi.json`; by default the handler's name. Clients are
                 generated from it, so it stays when a handler is renamed.
         """
@@ -443,6 +455,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
     guests = operation.guest_access
     if guests == "own" and node.settings.guests_own:
         guests = "yes"
+    temporary = operation.temporary_access
     of_server, remote = operation.of_server, deps.remote
     enveloped: Any = success_at_top if api == "session" else success
 
@@ -451,7 +464,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         if api == "registry":
             limits.route(route, rate, ip)
             if exact_limits is not None:
-                await exact_limits.route(route, ip)
+                await exact_limits.route(route, ip, rate)
         elsewhere = named_server(current, args, node.address) if of_server else None
         principal = server = credential = None
         if need != "none" or elsewhere is not None:
@@ -470,7 +483,7 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
             limits.address(ip)
             limits.route(route, rate, ip)
             if exact_limits is not None:
-                await exact_limits.route(route, ip)
+                await exact_limits.route(route, ip, rate)
         if principal is not None:
             limits.principal(principal)
         if operation.body_limit_bytes is not None:
@@ -521,6 +534,8 @@ def _serve(operation: Operation, handler: Callable[..., Awaitable[object]], deps
         principal = await auth.authenticate(credential)
         if principal is not None and principal.guest and guests != "yes":
             raise GuestNotAllowed
+        if principal is not None and not temporary:
+            ensure_not_temporary(principal.user)
         if principal is not None and only is not None and only != "server":
             ensure_only(principal, only)
         return principal

@@ -49,6 +49,7 @@ from reileta.protocol.input_types import check
 from reileta.protocol.views.registry import WorldView
 from reileta.rules.federation.addresses import canonical
 from reileta.rules.federation.remote_objects import CURSOR, Question, host_of_url
+from reileta.rules.identity import ensure_not_temporary
 
 if TYPE_CHECKING:
     from api.http.endpoint import Operation, RequestContext
@@ -120,6 +121,7 @@ class RemoteObjects:
         Raises:
             ServerNotFound: the request comes from another server or from a guest.
             NotLoggedIn: it has no credential.
+            PermissionDenied: it is of a temporary account.
             Redirected: the user has to ask the other server itself.
             ReiletaError: an error of `RemoteReads.read`, or of the input.
         """
@@ -208,6 +210,7 @@ def _ensure_own_user(call: RequestContext) -> None:
         raise ServerNotFound
     if call.principal is None:
         raise NotLoggedIn
+    ensure_not_temporary(call.principal.user)
 
 
 def _ensure_possible(path: str, args: Mapping[str, str]) -> None:

@@ -444,6 +444,10 @@ def _shared(operation: Operation) -> Iterable[type[ReiletaError]]:
         yield NotLoggedIn
     if operation.only is not None and operation.only != "server":
         yield PermissionDenied
+    if operation.need != "none" and not operation.temporary_access:
+        yield PermissionDenied
+    if operation.of_server:
+        yield PermissionDenied
     if operation.takes_body or operation.uploads is not None:
         yield from (PayloadTooLarge, MediaTypeUnsupported, RequestTimedOut)
     yield from (TooManyRequests, InternalError, DatabaseUnavailable)

@@ -231,8 +231,12 @@ FILES_POSTPONED: Final = "files.postponed"
 
 # Accounts
 ACCOUNT_CREATED: Final = "account.created"
-"""`by` is the admin who made it; without `by`, the user registered."""
+"""`by` is the admin who made it; without `by`, the user registered. `temporary`: it has no
+password."""
 ACCOUNT_DELETED: Final = "account.deleted"
+"""By the user or an admin; without `by`, a temporary account was left long enough ago."""
+ACCOUNT_KEPT: Final = "account.kept"
+"""A temporary account got a username and a password, and so is a full one."""
 ACCOUNT_SUSPENDED: Final = "account.suspended"
 ACCOUNT_UNSUSPENDED: Final = "account.unsuspended"
 """A suspension was lifted by an admin, or (without `by`) its time is over."""

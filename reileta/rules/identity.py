@@ -18,11 +18,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from reileta.errors import PermissionDenied
 from reileta.ids import at
 from reileta.records import Profile, User
 
+_TEMPORARY: Final = "is temporary: set its username and password first"
 FOR_EVER: Final = 2**63 - 1
 """A time, in ms, that never comes."""
+
+
+def ensure_not_temporary(user: User) -> None:
+    """Raises PermissionDenied for a temporary account."""
+    if user.temporary:
+        raise PermissionDenied.field("account", _TEMPORARY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from reileta.clock import Clock
 from reileta.errors import (
     AccountSuspended,
     AuthInvalid,
+    Detail,
+    Overloaded,
     UserCannotDelete,
     UserCannotUpdate,
     UserInvalid,
@@ -26,6 +28,16 @@ from reileta.store.quotas import DEFAULT, Quotas
 
 ADMIN_PASSWORD_BYTES: Final = 18
 """144 random bits, 24 characters."""
+TEMPORARY_NAME_BYTES: Final = 8
+"""Random bytes in the username of a temporary account."""
+TEMPORARY_RETRY_S: Final = 60.0
+"""When to ask again for a temporary account, if there are as many as may be."""
+
+# $1: a time. The accounts whose last session ended before it.
+_LEFT: Final = (
+    "temporary AND created_at <= $1 AND NOT EXISTS (SELECT 1 FROM sessions "
+    "WHERE sessions.user_id = users.id AND (ended_at IS NULL OR ended_at > $1))"
+)
 
 
 class UserUpdate(TypedDict, total=False):
@@ -75,6 +87,69 @@ class Users:
         if row is None:
             raise AuthInvalid.field("username", "is taken")
         return user(row)
+
+    async def create_temporary(self, displayname: str | None, *, limit: int) -> User:
+        """Creates a temporary account with a random username.
+
+        Args:
+            displayname: None: "Guest" and a random number.
+            limit: the number of temporary accounts at the same time.
+
+        Raises Overloaded if there are as many already.
+        """
+        async with self._queries.transaction() as transaction:
+            # One at a time: parallel ones can't exceed the limit.
+            await transaction.fetch("SELECT 1 FROM users WHERE system = 'server' FOR NO KEY UPDATE")
+            count = await transaction.value("SELECT count(*) FROM users WHERE temporary")
+            if count >= limit:
+                raise Overloaded(
+                    Detail("temporary_accounts", f"there are {limit} already"),
+                    retry_after_s=TEMPORARY_RETRY_S,
+                )
+            row = await Users(transaction, self._clock)._insert(
+                None,
+                f"temp_{secrets.token_hex(TEMPORARY_NAME_BYTES)}",
+                displayname or f"Guest {secrets.randbelow(9_000) + 1_000}",
+                None,
+                None,
+                frozenset(),
+                temporary=True,
+            )
+        assert row is not None, "a random name is taken"
+        return user(row)
+
+    async def keep(self, id_: str, username: str, password_hash: str) -> User:
+        """Makes a temporary account a full one.
+
+        Raises UserInvalid for a taken username, and UserCannotUpdate if it is not temporary (any
+        more): the password of a full account is not changed in this way.
+        """
+        try:
+            row = await self._queries.fetch_one(
+                "UPDATE users SET temporary = false, username = $2, password_hash = $3, "
+                "updated_at = $4 WHERE id = $1 AND temporary RETURNING *",
+                id_,
+                username,
+                password_hash,
+                self._clock.now_ms(),
+            )
+        except ConstraintBroken as error:
+            if error.constraint == "users_username":
+                raise UserInvalid.field("username", "is taken") from error
+            raise
+        if row is None:
+            raise UserCannotUpdate.field("password", "the account is not temporary any more")
+        return user(row)
+
+    async def left(self, before_ms: int, *, limit: int = 100) -> list[str]:
+        """The ids of up to `limit` temporary accounts whose last session ended before that time;
+        `delete` with the same `left_ms` deletes them."""
+        rows = await self._queries.fetch(
+            f"SELECT id FROM users WHERE {_LEFT} ORDER BY created_at LIMIT $2",  # noqa: S608
+            before_ms,
+            limit,
+        )
+        return [row["id"] for row in rows]
 
     async def by_id(self, id_: str) -> User | None:
         return _user(await self._queries.recall_one("SELECT * FROM users WHERE id = $1", id_))
@@ -240,13 +315,16 @@ class Users:
         )
         return [user(row) for row in rows]
 
-    async def delete(self, id_: str) -> DeletedUser:
+    async def delete(self, id_: str, *, left_ms: int | None = None) -> DeletedUser:
         """Deletes an account and its private data, and transfers its objects, at once.
 
         E-mail address, password, sessions, tokens, pictures, and follows in both directions are
         deleted, and instance nodes with the instances on them. Worlds, other instances and
         services, whose tokens end, are transferred to the server's own account, and the entries of
         the moderation log, of which that account keeps as many as every other owner.
+
+        `left_ms`: only if it is a temporary account whose last session ended before that time.
+
         Raises UserNotFound, and UserCannotDelete for the two accounts of the server itself.
         """
         now = self._clock.now_ms()
@@ -254,6 +332,12 @@ class Users:
             row = await transaction.fetch_one("SELECT * FROM users WHERE id = $1 FOR UPDATE", id_)
             gone = _found(row)
             if row is not None and row["system"] is not None:
+                raise UserCannotDelete
+            if left_ms is not None and not await transaction.fetch(
+                f"SELECT 1 FROM users WHERE {_LEFT} AND id = $2",  # noqa: S608
+                left_ms,
+                id_,
+            ):
                 raise UserCannotDelete
             heir = (await Users(transaction, self._clock).server_account()).id
             hosts = await transaction.fetch("DELETE FROM hosts WHERE owner = $1 RETURNING id", id_)
@@ -294,15 +378,20 @@ class Users:
         )
 
     async def grant(self, ref: str, tag: str) -> User:
-        """Adds a tag to the user of that id or username. Raises UserNotFound."""
+        """Adds a tag to the user of that id or username.
+
+        Raises UserNotFound, and UserCannotUpdate for a temporary account.
+        """
         row = await self._queries.fetch_one(
             "UPDATE users SET updated_at = $3, "
             "tags = CASE WHEN $2 = ANY(tags) THEN tags ELSE array_append(tags, $2) END "
-            "WHERE id = $1 OR lower(username) = lower($1) RETURNING *",
+            "WHERE (id = $1 OR lower(username) = lower($1)) AND NOT temporary RETURNING *",
             ref,
             tag,
             self._clock.now_ms(),
         )
+        if row is None and await self.find(ref) is not None:
+            raise UserCannotUpdate.field("tags", "a temporary account has none")
         return _found(row)
 
     async def revoke(self, ref: str, tag: str) -> User:
@@ -371,11 +460,13 @@ class Users:
         tags: frozenset[str],
         *,
         autopilot: bool = False,
+        temporary: bool = False,
     ) -> Row | None:
         return await self._queries.fetch_one(
             "INSERT INTO users (id, system, username, displayname, password_hash, email, tags, "
-            "autopilot, created_at, updated_at) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT DO NOTHING RETURNING *",
+            "autopilot, temporary, created_at, updated_at) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10) ON CONFLICT DO NOTHING "
+            "RETURNING *",
             new_id("u"),
             system,
             username,
@@ -384,6 +475,7 @@ class Users:
             email,
             tag_list(tags),
             autopilot,
+            temporary,
             self._clock.now_ms(),
         )
 
@@ -408,6 +500,7 @@ def user(row: Row) -> User:
         updated_at=row["updated_at"],
         suspended_until=row["suspended_until"],
         suspension_reason=row["suspension_reason"],
+        temporary=row["temporary"],
     )
 
 

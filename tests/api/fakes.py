@@ -164,7 +164,13 @@ class FakeNode:
 
     @property
     def server(self) -> LiveServer:
-        return LiveServer(self.address, self.secure, self.public_key, self.ready_at)
+        return LiveServer(
+            self.address,
+            self.secure,
+            self.public_key,
+            self.ready_at,
+            temporary_accounts=self.settings.temporary_accounts > 0,
+        )
 
     def occupancy(self, instance_id: str) -> FakeOccupancy:
         return self.inside.get(instance_id, FakeOccupancy())
@@ -219,6 +225,15 @@ class FakeNode:
 
     def changed(self, noun: Noun, record: Record, among: frozenset[str] | None = None) -> None:
         self.told.append((noun, record.id))
+
+    async def delete_user(
+        self,
+        id_: str,
+        forget: Callable[[DeletedUser], None] | None = None,
+        *,
+        left_ms: int | None = None,
+    ) -> DeletedUser:
+        return await Node.delete_user(self.as_node(), id_, forget, left_ms=left_ms)
 
     async def user_deleted(self, deleted: DeletedUser) -> None:
         self.deleted.append(deleted)

@@ -48,7 +48,8 @@ async def test_answers_are_as_documented(database_url: str, tmp_path: Path) -> N
     (bot,) = await bots(1, tmp_path, *where)
     data = ("--data", str(tmp_path / "data"))
     offline = ("--federation", "off")  # it makes up addresses of servers
-    async with serving(*where, *data, *offline, "--rate-limits", "off") as served:
+    unbounded = ("--rate-limits", "off", "--temporary-accounts", "1000000")
+    async with serving(*where, *data, *offline, *unbounded) as served:
         await _make_admin(served, bot, where)
         token = ("--header", f"Authorization: Bearer {bot.token}")
         # Logging out would end the credential that all else is asked with. `rules` is also a

@@ -51,6 +51,7 @@ ENDPOINTS: Final[Mapping[str, tuple[Probe, ...]]] = {
     "GET /api/time": NOTHING,
     "GET /.well-known/avr": NOTHING,
     "POST /api/auth/register": NOTHING,
+    "POST /api/auth/temporary": NOTHING,
     "POST /api/auth/login": NOTHING,
     "GET /api/auth/logout": NOTHING,
     "DELETE /api/auth/logout": NOTHING,

@@ -12,13 +12,14 @@ from api.credentials import OLD_COOKIE
 from api.http.endpoint import ApiDeps, HttpReply, RequestContext, Routes
 from api.http.login import Login, LoginService
 from api.http.presenters import show_me
-from api.rate_limits import LOGIN, network
+from api.rate_limits import LOGIN, TEMPORARY, network
 from reileta.errors import (
     AccountSuspended,
     AuthInvalid,
     CredentialInvalid,
     LoginInvalid,
     NotLoggedIn,
+    Overloaded,
     ServiceDisabled,
 )
 from reileta.observability import log_events
@@ -42,18 +43,36 @@ class Register(Input):
     email: Email | None = Field(default=None, repr=False)
 
 
+class Temporary(Input):
+    """A temporary account."""
+
+    displayname: DisplayName | None = Field(
+        default=None, description='Default: "Guest" and a number.', examples=["Ada L."]
+    )
+
+
 def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     """Declares the endpoints that open and end sessions and tokens."""
     node, users, settings = deps.node, deps.node.store.users, deps.node.settings
     lifetimes = Lifetimes(settings.login_lifetime_s * 1000, settings.login_lifetime_s * 1000)
     logins = LoginService(deps, passwords, lifetimes)
+    temporary_s = min(settings.login_lifetime_s, settings.temporary_account_s)
+    temporary_logins = LoginService(
+        deps, passwords, Lifetimes(temporary_s * 1000, temporary_s * 1000)
+    )
     routes = Routes("auth", deps, invalid=AuthInvalid)
 
     async def login_reply(
-        call: RequestContext, user: User, session: SessionRecord, hash_: str | None
+        call: RequestContext,
+        user: User,
+        session: SessionRecord,
+        hash_: str | None,
+        *,
+        service: LoginService = logins,
+        lifetime_s: int = settings.login_lifetime_s,
     ) -> HttpReply:
         """Issues a token of the session, and answers with it in the body and in a cookie."""
-        issued = await logins.issue(user, session, hash_)
+        issued = await service.issue(user, session, hash_)
         view = LoginView(
             id=session.id,
             token=issued.access,
@@ -63,7 +82,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             created_at=session.created_at,
             user=await show_me(node, call, user),
         )
-        return HttpReply(view, await cookies(call, issued.access, settings.login_lifetime_s))
+        return HttpReply(view, await cookies(call, issued.access, lifetime_s))
 
     def cookie(call: RequestContext, name: str, value: str, max_age_s: int, path: str) -> str:
         return dump_cookie(
@@ -125,6 +144,36 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
 
     @routes.add(
         "POST",
+        "/api/auth/temporary",
+        summary="Get a temporary account",
+        takes=Temporary,
+        gives=LoginView,
+        need="none",
+        errors=(ServiceDisabled, Overloaded),
+        rate=TEMPORARY,
+        name="make_temporary_account",
+    )
+    async def make_temporary(call: RequestContext, params: Temporary) -> HttpReply:
+        """Creates a temporary account, without a password, and logs it in. It can look around, join
+        instances and wait for a seat, but make nothing. It is deleted some time after its last
+        session has ended. `POST /api/users/@me` with `username` and `password` makes it a full
+        account."""
+        if not settings.temporary_accounts:
+            raise ServiceDisabled.field("temporary_accounts", "are not allowed on this server")
+        user = await users.create_temporary(params.displayname, limit=settings.temporary_accounts)
+        node.activity.note(
+            log_events.ACCOUNT_CREATED,
+            network(call.ip),
+            address=call.ip,
+            user=user.id,
+            username=user.username,
+            temporary=True,
+        )
+        answer = partial(login_reply, call, service=temporary_logins, lifetime_s=temporary_s)
+        return await temporary_logins.register(user, call.ip, answer)
+
+    @routes.add(
+        "POST",
         "/api/auth/login",
         summary="Log in",
         takes=Login,
@@ -164,6 +213,7 @@ def auth_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         need="required",
         errors=(CredentialInvalid,),
         audited=False,
+        temporary=True,
     )
     async def end_session(call: RequestContext) -> HttpReply:
         """Ends the session: revokes its tokens, closes its WebSockets (4000) and removes its

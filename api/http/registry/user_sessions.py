@@ -61,6 +61,7 @@ def user_session_routes(deps: ApiDeps) -> Routes:
         gives=NothingView,
         need="required",
         errors=(UserNotFound, ServerNotFound, PermissionDenied, SessionNotFound),
+        temporary=True,
     )
     async def end_user_session(call: RequestContext) -> NothingView:
         """Ends a session: revokes its tokens, closes its WebSockets (4000) and removes its players.

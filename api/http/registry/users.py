@@ -18,6 +18,7 @@ from reileta.errors import (
     NotLoggedIn,
     PermissionDenied,
     ServerNotFound,
+    ServiceDisabled,
     TagUnknown,
     UserCannotDelete,
     UserCannotUpdate,
@@ -36,7 +37,7 @@ from reileta.protocol.input_types import (
     Username,
 )
 from reileta.protocol.views.registry import ListView, NothingView, UserView
-from reileta.records import ADMIN_TAG, DISABLED_TAG, User
+from reileta.records import ADMIN_TAG, DISABLED_TAG, DeletedUser, User
 from reileta.rules.tags import USER_TAGS
 from reileta.security.passwords import Passwords
 
@@ -100,7 +101,7 @@ class UserDelete(Input):
 
 def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     """Declares the endpoints that read, change and delete users."""
-    node, auth = deps.node, deps.auth
+    node, auth, settings = deps.node, deps.auth, deps.node.settings
     users = node.store.users
     password_check = PasswordCheck(deps, passwords)
     suspensions = Suspensions(deps)
@@ -156,10 +157,13 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
             PermissionDenied,
             TagUnknown,
             LoginInvalid,
+            ServiceDisabled,
         ),
+        temporary=True,
     )
     async def update_user(call: RequestContext, params: UserUpdate) -> AnyUserView:
-        """Changes the given fields. The user itself and admins may do this."""
+        """Changes the given fields. The user itself and admins may do this. A `username` and a
+        `password`, together, make a temporary account a full one."""
         changes: dict[str, Any] = params.given()
         current = changes.pop("current_password", None)
         password = changes.pop("password", None)
@@ -168,6 +172,9 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         user = await updatable(call, params)
         call.audit.about(user)
         hash_ = None
+        temporary = user.temporary
+        if temporary:
+            ensure_kept_whole(call, params)
         if password is not None or any(
             changes.get(name, getattr(user, name)) != getattr(user, name) for name in _PROVEN
         ):
@@ -176,9 +183,14 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
                 hash_ = await password_check.hashed(call, password)
             user = await updatable(call, params)  # rights can change while a password is hashed
         before = user.tags
+        kept = temporary and hash_ is not None
         if "tags" in changes:
             changes["tags"] = await checked_tags(call, user, params.tags)
             call.audit.add(tags=sorted(changes["tags"]))
+        if temporary and hash_ is not None:
+            user = await users.keep(user.id, changes.pop("username"), hash_)
+            hash_ = None
+            note(log_events.ACCOUNT_KEPT, call, user)
         if changes:
             user = await users.update(user.id, **changes)
         if hash_ is not None:
@@ -186,10 +198,22 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         if DISABLED_TAG in user.tags - before:
             user = await suspensions.suspend(call, user, until=None, reason=None)
         note_tags(call, user, before)
-        if changes or hash_ is not None:
+        if changes or hash_ is not None or kept:
             auth.forget_user(user.id)
             node.changed("user", user)
         return await show_user(node, call, user)
+
+    def ensure_kept_whole(call: RequestContext, params: UserUpdate) -> None:
+        """Checks a change of a temporary account. The name and the password come together, and
+        make it a full account, which only admins can do where registration is closed."""
+        given = params.given()
+        both = {"username", "password"}
+        missing = both - given.keys()
+        if len(missing) == 1 and not (call.admin and missing == {"password"}):
+            (name,) = missing
+            raise UserInvalid.field(name, "is required: both make the account a full one")
+        if not missing and settings.registration == "closed" and not call.admin:
+            raise ServiceDisabled.field("registration", "is closed on this server")
 
     def note_tags(call: RequestContext, user: User, before: frozenset[str]) -> None:
         """Logs roles that were given and taken."""
@@ -228,6 +252,8 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
     ) -> frozenset[str]:
         """The user's new tags. Raises if the caller may not set them."""
         checked = USER_TAGS.resolve(tags, admin=call.admin, before=user.tags)
+        if ADMIN_TAG in checked and user.temporary:
+            raise UserCannotUpdate.field("tags", f"a temporary account can't have {ADMIN_TAG}")
         if DISABLED_TAG in checked - user.tags:
             suspensions.ensure_allowed(call, user)
             if user.id in {(await users.server_account()).id, (await users.main_admin()).id}:
@@ -262,6 +288,11 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         note(log_events.PASSWORD_CHANGED, call, user)
         return await users.by_id(user.id) or user
 
+    def forget(deleted: DeletedUser) -> None:
+        auth.forget_user(deleted.user.id)
+        for session_id in deleted.sessions:  # those of its services, too
+            auth.forget_session(session_id)
+
     async def deletable(call: RequestContext) -> User:
         """The user of the path. Raises UserCannotDelete unless the caller may delete it."""
         user = await find_user(node, call, call.args["ref"])
@@ -279,6 +310,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         gives=NothingView,
         need="required",
         errors=(UserNotFound, ServerNotFound, UserCannotDelete, LoginInvalid),
+        temporary=True,
     )
     async def delete_user(call: RequestContext, params: UserDelete) -> NothingView:
         """Deletes an account and its private data. The user itself and admins may do this.
@@ -290,13 +322,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         call.audit.about(user)
         await ensure_proven(call, user, params.current_password, "to delete one's own account")
         user = await deletable(call)  # rights can change while the password is checked
-        async with node.store.blobs.releasing() as loose:
-            deleted = await users.delete(user.id)
-            loose.update(deleted.files)
-            auth.forget_user(user.id)
-            for session_id in deleted.sessions:  # those of its services, too
-                auth.forget_session(session_id)
-            await node.user_deleted(deleted)
+        await node.delete_user(user.id, forget)
         note(log_events.ACCOUNT_DELETED, call, user)
         return NothingView()
 

@@ -96,6 +96,7 @@ def token_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         gives=TokenAnswer,
         need="required",
         audited=False,
+        temporary=True,
     )
     async def revoke_token(call: RequestContext) -> TokenAnswer:
         """Revokes the token that was used, and closes its WebSockets. Its session ends when it has

@@ -305,6 +305,7 @@ async def ticket(call: CommandContext, params: InstanceInput) -> DirectWayView:
         InstanceNotFound,
         NotInInstance,
         ModerationInvalid,
+        PermissionDenied,
         NotAllowed,
         PlayerNotFound,
         UserNotFound,
@@ -360,7 +361,7 @@ async def watch(call: CommandContext, params: ResourceInput) -> None:
     commands.UNWATCH,
     takes=ResourceInput,
     gives=ResourceRefView,
-    errors=(GuestNotAllowed, NotLoggedIn, MessageInvalid, ResourceTypeUnknown),
+    errors=(GuestNotAllowed, NotLoggedIn, MessageInvalid, ResourceTypeUnknown, PermissionDenied),
     sent={"data": {"type": "document", "id": 17}},
     answered={"type": "document", "id": 17},
 )

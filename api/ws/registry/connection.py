@@ -44,7 +44,7 @@ from reileta.protocol import commands, events
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import EMPTY, answer, encode, event, failure
 from reileta.protocol.input_types import Input, check
-from reileta.rules.identity import FOR_EVER, Principal
+from reileta.rules.identity import FOR_EVER, Principal, ensure_not_temporary
 from reileta.unicode import BOM, is_utf8
 
 I = TypeVar("I", bound=Input)  # noqa: E741 - the input of a command
@@ -388,6 +388,8 @@ class RegistryConnection:
         if command.need == "session" and (self.principal is None or self.session is None):
             raise NotLoggedIn
         self._ensure_guest_may(command)
+        if command.guests != "yes" and self.principal is not None:
+            ensure_not_temporary(self.node.sessions.current(self.principal).user)
         assert command.handler is not None
         call = CommandContext(self, message)
         result = await command.handler(call, call.checked(command))

@@ -114,6 +114,16 @@ class UserView(Struct, kw_only=True):
     thumbnail: PictureUrl | UnsetType = UNSET
     banner: PictureUrl | UnsetType = UNSET
     tags: UserTags
+    temporary: (
+        Annotated[
+            Literal[True],
+            Meta(
+                description="It has no password, and is deleted some time after its last session."
+                " Left out for full accounts"
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     server: Address
     created_at: Millis
     updated_at: Millis
@@ -480,6 +490,7 @@ def _public(user: User, site: Site, profile: Profile) -> dict[str, Any]:
         "description": known(user.description),
         **pictures,
         "tags": tuple(sorted(user.tags)),
+        "temporary": True if user.temporary else UNSET,
         "server": named.server or site.address,
         "created_at": user.created_at,
         "updated_at": user.updated_at,

@@ -55,6 +55,13 @@ class ServerView(Struct, kw_only=True):
     created_at: Millis
     updated_at: Millis
     ready_at: Millis | UnsetType = UNSET
+    temporary_accounts: (
+        Annotated[
+            Literal[True],
+            Meta(description="`POST /api/auth/temporary` makes accounts. Left out if it does not"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class KeyView(Struct, kw_only=True):
@@ -133,6 +140,7 @@ def server_view(
     site: Site,
     public_key: str,
     ready_at: int | None,
+    temporary_accounts: bool = False,
 ) -> ServerView:
     """The server's own object, with its addresses."""
     return ServerView(
@@ -148,6 +156,7 @@ def server_view(
         created_at=created_at,
         updated_at=updated_at,
         ready_at=known(ready_at),
+        temporary_accounts=True if temporary_accounts else UNSET,
     )
 
 

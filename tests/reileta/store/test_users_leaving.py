@@ -9,7 +9,13 @@ from dataclasses import replace
 import pytest
 import trio
 
-from reileta.errors import UserCannotDelete, UserInvalid, UserNotFound
+from reileta.errors import (
+    Overloaded,
+    UserCannotDelete,
+    UserCannotUpdate,
+    UserInvalid,
+    UserNotFound,
+)
 from reileta.records import DeletedUser, Moderation, SessionRecord, User
 from reileta.security.credentials import digest
 from reileta.store import Store
@@ -297,3 +303,63 @@ async def nothing_is_left_of(store: Store, user: User) -> None:
             f"SELECT count(*) FROM {table} WHERE {column} = $1", user.id
         )
         assert (table, count) == (table, 0)
+
+
+# Temporary accounts --------------------------------------------------------------------------
+
+
+async def test_parallel_requests_can_not_exceed_the_number_of_temporary_accounts(
+    store: Store, heir: User
+) -> None:
+    made: list[User] = []
+    refused: list[float | None] = []
+
+    async def make() -> None:
+        try:
+            made.append(await store.users.create_temporary(None, limit=3))
+        except Overloaded as error:
+            refused.append(error.retry_after_s)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(make)
+    assert (len(made), len({user.username for user in made}), refused) == (3, 3, [60.0] * 3)
+
+
+async def test_a_temporary_account_is_kept_once(store: Store, heir: User) -> None:
+    ada = await a_user(store)
+    guest = await store.users.create_temporary("Eve", limit=1)
+    with pytest.raises(UserInvalid):
+        await store.users.keep(guest.id, "ADA", "hash")
+    kept = await store.users.keep(guest.id, "eve", "hash")
+    assert (kept.id, kept.username, kept.displayname, kept.temporary) == (
+        guest.id, "eve", "Eve", False,
+    )  # fmt: skip
+    for user in (kept, ada):
+        with pytest.raises(UserCannotUpdate):
+            await store.users.keep(user.id, "other", "another hash")
+    assert await store.users.credentials("eve") == (kept, "hash")
+
+
+async def test_no_tag_is_granted_to_a_temporary_account(store: Store, heir: User) -> None:
+    guest = await store.users.create_temporary(None, limit=1)
+    with pytest.raises(UserCannotUpdate):
+        await store.users.grant(guest.username, "avr:admin")
+
+
+async def test_only_a_temporary_account_that_was_left_is_swept(
+    store: Store, clock: ManualClock, heir: User
+) -> None:
+    """A sweep chose them; what happened meanwhile counts."""
+    back, kept, left = [await store.users.create_temporary(None, limit=3) for _ in range(3)]
+    clock.advance(1000)
+    before = clock.now_ms()
+    assert set(await store.users.left(before)) == {back.id, kept.id, left.id}
+    assert len(await store.users.left(before, limit=2)) == 2
+    assert await store.users.left(before - 1001) == []
+    await store.sessions.open(back.id)
+    await store.users.keep(kept.id, "kept", "hash")
+    for user in (back, kept, await a_user(store)):
+        with pytest.raises(UserCannotDelete):
+            await store.users.delete(user.id, left_ms=before)
+    assert (await store.users.delete(left.id, left_ms=before)).user == left
