@@ -40,6 +40,8 @@ PROJECT := pyproject.toml reileta/__init__.py
 help:
 	sed -n 's/^#   //p' Makefile
 
+# Its client has a button to look around as a guest.
+serve: export REILETA_TEMPORARY_ACCOUNTS ?= 100
 serve: $(USE) pages
 	exec $(BIN)/reileta serve $(ARGS)
 

@@ -43,7 +43,9 @@ _names = itertools.count(1)
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = tmp_path_factory.mktemp("server") / "data"
-    with serving(data, "--rate-limits", "off", "--seat-grace-s", "20") as (url, _):
+    with serving(
+        data, "--rate-limits", "off", "--seat-grace-s", "20", "--temporary-accounts", "50"
+    ) as (url, _):
         yield url
 
 
@@ -91,6 +93,35 @@ def recorded(room: Room, *names: str) -> list[tuple[str, Any]]:
     for name in names:
         room.on(name, lambda value, name=name: seen.append((name, value)))  # type: ignore[misc]
     return seen
+
+
+def test_a_temporary_account_plays_and_becomes_a_full_one(run: Any, server: str) -> None:
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            ann = await entered(stack, server, "Ann")
+            eve = await stack.enter_async_context(connect(server))
+            assert (await eve.register_temporarily("Eve"))["temporary"] is True
+            room = await eve.join(await instance(ann))
+            await room.send({"say": "hello"})
+            document = {"type": "document", "id": 999_999}
+
+            async def refusal(command: str) -> int:
+                with pytest.raises(Refused) as refused:
+                    await eve.connection.request(command, document)
+                return refused.value.code
+
+            for command in ("watch", "unwatch", "admin-watch"):
+                assert await refusal(command) == ErrorCode.PERMISSION_DENIED
+            name = f"eve_{os.getpid()}_{next(_names)}"
+            user = await eve.keep_account(name, PASSWORD, "Eve E.")
+            assert (user["username"], user["displayname"]) == (name, "Eve E.")
+            assert "temporary" not in user
+            # The same socket may ask as soon as it has heard of it.
+            while await refusal("watch") == ErrorCode.PERMISSION_DENIED:
+                await anyio.sleep(0.01)
+            assert await refusal("watch") == 111  # not found
+
+    run(work)
 
 
 def test_two_players_meet(run: Any, server: str) -> None:

@@ -356,6 +356,22 @@ const scenes = {
     await eve.context().close();
   },
 
+  async "a guest looks around with one click, and keeps the account"() {
+    const gus = await person();
+    await gus.goto(link);
+    await button(gus, "Look around as a guest").click();
+    await inside(gus, 2, 2);
+    await button(gus, "Leave").click();
+    await button(gus, "Keep this account").click();
+    equal(await button(gus, "Make a world").count(), 0, "ways to make a world");
+    await field(gus, "Username").fill("gus");
+    await field(gus, "Password").fill(PASSWORD);
+    await check(gus, "the dialog to keep the account");
+    await button(gus, "Keep it").click();
+    await button(gus, "Make a world").waitFor();
+    await gus.context().close();
+  },
+
   async "the lines of the SDK's README work as printed"() {
     const sdk = new URL("../../clients/js/", import.meta.url);
     const [, code] = /```js\n(.*?)```/s.exec(await readFile(new URL("README.md", sdk), "utf8"));

@@ -22,6 +22,6 @@ def test_all_scenes(databases: Databases, tmp_path_factory: pytest.TempPathFacto
         databases,
         tmp_path_factory,
         server=[sys.executable, "-m", "reileta"],
-        options=["--seat-grace-s", "3"],
+        options=["--seat-grace-s", "3", "--temporary-accounts", "2"],
     )
     check(played, "client.mjs")

@@ -76,6 +76,18 @@ export class Client {
     return this.#take(await this.http.whole("post", "/api/auth/register", { body, token: null }));
   }
 
+  /** Makes a temporary account, if the server does that: it looks around, and makes nothing. */
+  async registerTemporarily(displayname?: string): Promise<UserMe> {
+    const body = displayname === undefined ? {} : { displayname };
+    return this.#take(await this.http.whole("post", "/api/auth/temporary", { body, token: null }));
+  }
+
+  /** Makes the temporary account a full one. Its session goes on. */
+  async keepAccount(username: string, password: string, displayname?: string): Promise<UserMe> {
+    const body = displayname === undefined ? { username, password } : { username, password, displayname };
+    return (await this.http.post("/api/users/{ref}", { path: { ref: "@me" }, body })) as UserMe;
+  }
+
   /** Logs in, or makes the account if there is none. */
   async enter(username: string, password: string): Promise<UserMe> {
     try {

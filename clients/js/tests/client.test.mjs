@@ -11,7 +11,7 @@ let count = 0;
 const clients = [];
 
 before(async () => {
-  server = await Server.start("--rate-limits", "off", "--seat-grace-s", "20");
+  server = await Server.start("--rate-limits", "off", "--seat-grace-s", "20", "--temporary-accounts", "9");
 });
 
 after(async () => {
@@ -36,6 +36,15 @@ function record(room, ...names) {
   for (const name of names) room.on(name, (value) => seen.push([name, value]));
   return seen;
 }
+
+test("a temporary account becomes a full one", async () => {
+  const client = new Client(server.url);
+  clients.push(client);
+  const { id, temporary } = await client.registerTemporarily("Eve");
+  assert.equal(temporary, true);
+  const kept = await client.keepAccount("eve", PASSWORD);
+  assert.deepEqual([kept.id, kept.username, kept.temporary], [id, "eve", undefined]);
+});
 
 test("two players meet", async () => {
   const [ann, ben] = [await user("Ann"), await user("Ben")];

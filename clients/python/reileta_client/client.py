@@ -66,6 +66,22 @@ class Client:
             body["displayname"] = displayname
         return await self._take("/api/auth/register", body)
 
+    async def register_temporarily(self, displayname: str | None = None) -> dict[str, Any]:
+        """Makes a temporary account, if the server does that: it looks around, and makes nothing.
+        Returns the user."""
+        body = {} if displayname is None else {"displayname": displayname}
+        return await self._take("/api/auth/temporary", body)
+
+    async def keep_account(
+        self, username: str, password: str, displayname: str | None = None
+    ) -> dict[str, Any]:
+        """Makes the temporary account a full one. Its session goes on. Returns the user."""
+        body = {"username": username, "password": password}
+        if displayname is not None:
+            body["displayname"] = displayname
+        user: dict[str, Any] = await self.http.post("/api/users/@me", body)
+        return user
+
     async def enter(self, username: str, password: str) -> dict[str, Any]:
         """Logs in, or makes the account if there is none."""
         try:

@@ -1,5 +1,5 @@
-/** The form to log in or to register. */
-import { useState } from "preact/hooks";
+/** The form to log in or to register, and the way in without either. */
+import { useEffect, useState } from "preact/hooks";
 import { ErrorCode, Refused } from "reileta-client";
 
 import { Field, Problem } from "../shared/form.js";
@@ -11,6 +11,10 @@ export function Enter({ title, invited }: { title: string; invited: boolean }) {
   const [known, setKnown] = useState(false);
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(undefined);
+  const [open, setOpen] = useState(false);
+  useEffect(() => {
+    client.http.get("/api/server", {}).then((server) => setOpen(server.temporary_accounts === true), () => undefined);
+  }, []);
   const fields = fieldWords(error);
   const general = error !== undefined && Object.keys(fields).length === 0 ? words(error) : ended.value;
 
@@ -38,6 +42,18 @@ export function Enter({ title, invited }: { title: string; invited: boolean }) {
       setError(problem);
       setBusy(false);
       requestAnimationFrame(() => form.querySelector<HTMLElement>("[aria-invalid]")?.focus());
+    }
+  }
+
+  async function lookAround() {
+    ended.value = undefined;
+    setBusy(true);
+    try {
+      me.value = await client.registerTemporarily();
+      connect();
+    } catch (problem) {
+      setError(new Error(words(problem))); // the form has no field for it
+      setBusy(false);
     }
   }
 
@@ -81,6 +97,11 @@ export function Enter({ title, invited }: { title: string; invited: boolean }) {
           {busy ? "One moment …" : known ? "Log in" : "Register and go on"}
         </button>
       </form>
+      {open && (
+        <p class="soft">
+          <button type="button" class="button" disabled={busy} onClick={() => void lookAround()}>Look around as a guest</button>
+        </p>
+      )}
     </main>
   );
 }

@@ -25,7 +25,8 @@ const ACCESS: Readonly<Record<string, string>> = {
 };
 
 export function Lobby() {
-  const [making, setMaking] = useState<"world" | World | undefined>(undefined);
+  const [making, setMaking] = useState<"world" | "account" | World | undefined>(undefined);
+  const temporary = me.value?.temporary === true;
   useEffect(follow, []);
   const open = [...instances.value.values()].sort((a, b) => b.connected - a.connected || b.created_at - a.created_at);
   const all = [...worlds.value.values()];
@@ -36,6 +37,7 @@ export function Lobby() {
         <img src={ICON} alt="" width={32} height={32} />
         <span class="brand">Reileta</span>
         <span class="who">{me.value?.displayname}</span>
+        {temporary && <button class="button small" onClick={() => setMaking("account")}>Keep this account</button>}
         {me.value?.tags.includes("avr:admin") && <a class="button quiet small" href={`${SERVER}/console`}>Console</a>}
         <button class="button quiet small" onClick={() => void logout()}>Log out</button>
       </header>
@@ -43,12 +45,16 @@ export function Lobby() {
         <h1 class="unseen">Instances and worlds</h1>
         {link.value === "away" && <p class="notice warn" role="status">The connection was lost. Trying again …</p>}
         <Problem>{problem}</Problem>
-        {!ready ? !problem && <p role="status">Loading …</p> : all.length === 0 ? <FirstWorld /> : (
+        {!ready ? !problem && <p role="status">Loading …</p> : all.length === 0 && !temporary ? <FirstWorld /> : (
           <>
             <section aria-labelledby="open">
               <h2 id="open">Open now</h2>
               {open.length === 0 ? (
-                <p class="soft">Nobody is here yet. Open an instance of a world below, and invite a friend.</p>
+                <p class="soft">
+                  {temporary
+                    ? "Nobody is here yet. Keep this account to open a room of your own."
+                    : "Nobody is here yet. Open an instance of a world below, and invite a friend."}
+                </p>
               ) : (
                 <ul class="cards">{open.map((one) => <InstanceCard key={one.id} instance={one} />)}</ul>
               )}
@@ -56,7 +62,7 @@ export function Lobby() {
             <section aria-labelledby="worlds">
               <div class="row">
                 <h2 id="worlds">Worlds</h2>
-                <button class="button small" onClick={() => setMaking("world")}>Make a world</button>
+                {!temporary && <button class="button small" onClick={() => setMaking("world")}>Make a world</button>}
               </div>
               <ul class="cards">
                 {all.map((world) => (
@@ -64,7 +70,7 @@ export function Lobby() {
                     key={world.id}
                     world={world}
                     like={all.some((other) => other !== world && other.title === world.title)}
-                    onOpen={() => setMaking(world)}
+                    onOpen={temporary ? undefined : () => setMaking(world)}
                   />
                 ))}
               </ul>
@@ -75,6 +81,9 @@ export function Lobby() {
       <Terms />
       {making === "world" && (
         <Dialog title="Make a world" onClose={() => setMaking(undefined)}><WorldForm /></Dialog>
+      )}
+      {making === "account" && temporary && (
+        <Dialog title="Keep this account" onClose={() => setMaking(undefined)}><AccountForm /></Dialog>
       )}
       {typeof making === "object" && (
         <Dialog title={`Open an instance of ${making.title}`} onClose={() => setMaking(undefined)}>
@@ -131,7 +140,7 @@ function nameOf({ name }: Instance): string | undefined {
 }
 
 /** `like`: whether another world has the same title. Then its owner and its age tell them apart. */
-function WorldCard({ world, like, onOpen }: { world: World; like: boolean; onOpen: () => void }) {
+function WorldCard({ world, like, onOpen }: { world: World; like: boolean; onOpen: (() => void) | undefined }) {
   const own = world.owner.startsWith(`${me.value?.id}@`);
   return (
     <li class="card tile">
@@ -144,7 +153,9 @@ function WorldCard({ world, like, onOpen }: { world: World; like: boolean; onOpe
             {own ? "Yours" : "Somebody else's"}, made {new Date(world.created_at).toLocaleString([], { dateStyle: "medium", timeStyle: "short" })}
           </p>
         )}
-        <button class="button" onClick={onOpen}>Open an instance<span class="unseen"> of {world.title}</span></button>
+        {onOpen && (
+          <button class="button" onClick={onOpen}>Open an instance<span class="unseen"> of {world.title}</span></button>
+        )}
       </div>
     </li>
   );
@@ -162,6 +173,40 @@ function FirstWorld() {
         <WorldForm quick />
       </div>
     </section>
+  );
+}
+
+/** Makes a temporary account a full one; the dialog closes when it is. */
+function AccountForm() {
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(undefined);
+  const fields = fieldWords(error);
+  async function submit(event: SubmitEvent) {
+    event.preventDefault();
+    const data = new FormData(event.currentTarget as HTMLFormElement);
+    const username = String(data.get("username") ?? "").trim();
+    setBusy(true);
+    setError(undefined);
+    try {
+      me.value = await client.keepAccount(username, String(data.get("password") ?? ""), username);
+    } catch (problem) {
+      setError(problem);
+      setBusy(false);
+    }
+  }
+  return (
+    <form class="form" onSubmit={submit} noValidate>
+      <Problem>{error !== undefined && !fields["username"] && !fields["password"] && words(error)}</Problem>
+      <Field
+        label="Username" name="username" autocomplete="username" autocapitalize="none" spellcheck={false}
+        maxLength={32} wrong={fields["username"]} hint="3 to 32 letters, digits or _; others find you by it"
+      />
+      <Field
+        label="Password" name="password" type="password" autocomplete="new-password" maxLength={256}
+        wrong={fields["password"]} hint="At least 8 characters"
+      />
+      <button class="button main" disabled={busy}>{busy ? "One moment …" : "Keep it"}</button>
+    </form>
   );
 }
 
