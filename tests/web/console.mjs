@@ -179,6 +179,12 @@ const scenes = {
     await button("Tell everyone").click();
     const { data } = await ann.until((one) => one.command === "server-notice");
     if (data.text !== "Restart in five minutes") throw new Error(JSON.stringify(data));
+    const lobby = await page.context().newPage();
+    await lobby.goto(`${server.url}/`);
+    await lobby.getByText("Restart in five minutes").waitFor();
+    await lobby.getByRole("button", { name: "Hide" }).click();
+    await lobby.getByText("Restart in five minutes").waitFor({ state: "detached" });
+    await lobby.close();
     await page.getByRole("link", { name: "Audit log" }).click();
     await page.getByRole("row", { name: /root set_notice/ }).waitFor();
     await check("the audit log");

@@ -6,6 +6,7 @@ import { SERVER } from "../shared/base.js";
 import { Choice, Field, Problem } from "../shared/form.js";
 import { ICON } from "../shared/icon.js";
 import { fieldWords, words } from "../shared/words.js";
+import { Announcement } from "./announcement.js";
 import { Dialog } from "./dialog.js";
 import { follow, type Instance, instances, lists, type World, worldOf, worlds } from "./live_lists.js";
 import { Picture } from "./picture.js";
@@ -43,6 +44,7 @@ export function Lobby() {
       </header>
       <main>
         <h1 class="unseen">Instances and worlds</h1>
+        <div role="status"><Announcement /></div>
         {link.value === "away" && <p class="notice warn" role="status">The connection was lost. Trying again …</p>}
         <Problem>{problem}</Problem>
         {!ready ? !problem && <p role="status">Loading …</p> : all.length === 0 && !temporary ? <FirstWorld /> : (

@@ -5,6 +5,7 @@ import type { ModerationType, Player } from "reileta-client";
 import { Problem } from "../shared/form.js";
 import { SERVER } from "../shared/base.js";
 import { words } from "../shared/words.js";
+import { Announcement } from "./announcement.js";
 import { Dialog } from "./dialog.js";
 import type { RoomModel } from "./room_model.js";
 import { go } from "./route.js";
@@ -90,6 +91,7 @@ export function Inside({ model }: { model: RoomModel }) {
         <button class="button small" aria-expanded={panel === "room"} onClick={() => toggle("room")}>Room</button>
       </header>
       <div class="states" role="status">
+        <Announcement />
         {model.away.value && <p class="notice warn">The connection was lost. Coming back …</p>}
         {!stage && !problem && <p class="notice">Drawing the room …</p>}
       </div>

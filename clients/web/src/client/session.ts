@@ -1,6 +1,6 @@
 /** Who is logged in, and whether the server is reached. */
 import { signal } from "@preact/signals";
-import { Client, type Connection, type UserMe } from "reileta-client";
+import { Client, type Connection, type ServerEvents, type UserMe } from "reileta-client";
 
 import { SERVER } from "../shared/base.js";
 
@@ -11,8 +11,17 @@ export const me = signal<UserMe | undefined>(undefined);
 export const link = signal<"none" | "connecting" | "open" | "away">(client.loggedIn ? "connecting" : "none");
 /** Why the user was logged out, in words. */
 export const ended = signal<string | undefined>(undefined);
+/** What an admin tells everybody. */
+export const announced = signal<ServerEvents["server-notice"]["data"] | undefined>(undefined);
 
 let listening: Connection | undefined;
+let untilOver: ReturnType<typeof setTimeout> | undefined;
+
+function announce(notice: ServerEvents["server-notice"]["data"] | undefined): void {
+  clearTimeout(untilOver);
+  announced.value = notice?.text ? notice : undefined;
+  if (notice?.until) untilOver = setTimeout(() => (announced.value = undefined), notice.until - Date.now());
+}
 
 /** Opens the connection of the user who is logged in. */
 export function connect(): Connection {
@@ -23,7 +32,9 @@ export function connect(): Connection {
   connection.on("connection-open", () => {
     link.value = "open";
     me.value = connection.user;
+    announce(undefined); // the server tells each new connection
   });
+  connection.on("server-notice", ({ data }) => announce(data));
   connection.on("update-user", () => (me.value = connection.user));
   connection.on("connection-lost", () => (link.value = "away"));
   connection.on("connection-closed", ({ code, reason }) => {
@@ -45,6 +56,7 @@ export async function logout(): Promise<void> {
   link.value = "none";
   me.value = undefined;
   ended.value = undefined;
+  announce(undefined);
 }
 
 if (client.loggedIn) connect();
