@@ -64,7 +64,7 @@ class NodeCreate(CreateInput):
         " everybody's.",
     )
     region: Region | None = None
-    capacity: NodeCapacity = INSTANCES
+    capacity: NodeCapacity | None = INSTANCES
     direct: DirectInput | None = Field(
         default=None, description="Where clients can reach the node themselves."
     )
@@ -175,7 +175,7 @@ def node_routes(deps: ApiDeps) -> Routes:
             owner=call.by.user.id,
             kind=params.kind or "hosted",
             region=params.region,
-            capacity=params.capacity,
+            capacity=params.capacity or INSTANCES,
             direct=None if params.direct is None else params.direct.record(),
             token_hash=digest(token),
         )

@@ -529,6 +529,7 @@ async def test_the_state_is_any_json(bench: Bench, state: Any, autojump_clock: M
 @pytest.mark.parametrize(
     "flood",
     [frame(PING, b"x"), frame(CONT, b"", fin=False), frame(TEXT, b'{"command": "ping"}')],
+    ids=["pings", "empty fragments", "refused messages"],  # a frame has another mask in each run
 )
 async def test_a_flood_of_frames_closes(
     bench: Bench, flood: bytes, autojump_clock: MockClock
