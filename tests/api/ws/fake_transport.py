@@ -163,6 +163,9 @@ class FakeNode:
     def sessions(self) -> FakeNode:
         return self
 
+    def current(self, principal: Principal) -> Principal:
+        return principal
+
     async def live(self, principal: Principal) -> FakeSession:
         if self.stopped_sessions:
             self.stopped_sessions -= 1

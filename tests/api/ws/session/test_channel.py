@@ -36,6 +36,7 @@ from reileta.protocol.session_frames import (
 from tests.test_docs import rows
 
 KINDS = {
+    "server-notice",
     "hello",
     "state",
     "resource",
@@ -60,6 +61,7 @@ def test_both_have_their_kinds_of_events_and_close_codes() -> None:
     known |= {session_frames.REFUSED, session_frames.CLOSING}
     known |= {session_frames.WATCH, session_frames.UNWATCH, session_frames.RESOURCE_UPDATED}
     known |= {session_frames.RESOURCE_UNWATCHED, session_frames.RESOURCE_QUEUE}
+    known.add(session_frames.SERVER_NOTICE)
     assert EVENTS.names | {command.name for command in COMMANDS} == known == KINDS
     told = {row[0] for row in rows("Close codes of the session API") if row[0].isdigit()}
     assert set(map(str, SESSION_CHANNEL.close_codes)) == told
