@@ -248,7 +248,7 @@ def main(
     seconds: worker.Seconds = 4,
     json: worker.Json = False,
 ) -> None:
-    """What a node's link adds to the latency of a room, against a server that is started for it."""
+    """Starts a server and a node, and measures how much latency the node's link adds to a room."""
 
     def job(progress: worker.Share) -> LinkResult:
         pair = cores()

@@ -5,9 +5,9 @@ The steps, for each instance:
 1. The next host says whether it takes the instance (`prepare`).
 2. Gateways are not heard any more: they keep what their players send. The actor is frozen once
    nothing is left to be written or asked. It says its last word, and keeps what it is told.
-3. The place gets the new host. If that is refused, or there is no database to ask, all goes on
-   here. Once the database was asked, and does not say how it went, nothing goes on here until it
-   does: the new host may be the host already.
+3. The database writes the new host into the place. If it refuses that or can't be asked, the
+   instance continues here. If it was asked and its answer is lost, the instance stays frozen until
+   the outcome is known: the new host may be the host already.
 4. What the frozen actor was told goes to the new host, and so does all that others still tell it.
    The sockets of this node are from now on those of a gateway.
 5. The new host is told what only the old one knew (`adopt`), the number of its last message, and

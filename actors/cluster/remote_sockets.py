@@ -102,6 +102,11 @@ class RemoteSockets:
         self.by_sink: dict[Sink, Connection] = {}
         self._parcels: dict[int, tuple[float, Batch]] = {}
 
+    @property
+    def _group(self) -> InterestGroup | None:
+        """The sockets of this node that asked for fewer values of the instance."""
+        return self._interests.get(self._instance)
+
     def connect(self, number: int, sink: Sink, session: str) -> Connection:
         """A socket of a session; "": of an observer, or of one that only asks."""
         connection = Connection(number, sink, session)
@@ -111,9 +116,8 @@ class RemoteSockets:
 
     def forget(self, connection: Connection, *, stays: bool = False) -> None:
         """The socket has no seat here any more; if it `stays` inside, it has one at this node."""
-        group = self._interests.get(self._instance)
-        if group is not None and not stays:
-            group.forget(connection.sink)
+        if self._group is not None and not stays:
+            self._group.forget(connection.sink)
         self.by_number.pop(connection.number, None)
         self.by_sink.pop(connection.sink, None)
         seat = connection.sink.seats.get(self._instance)
@@ -122,7 +126,7 @@ class RemoteSockets:
 
     def said(self, item: wire.Data) -> None:
         """Notes where a player of this node says that it is: the host sends that to others only."""
-        group = self._interests.get(self._instance)
+        group = self._group
         if group is None or item.key is None or item.key != group.rules.position_key:
             return
         connection = self.by_number.get(item.connection)
@@ -164,7 +168,7 @@ class RemoteSockets:
             if gateway == mine and (connection := self.by_number.get(number)) is not None:
                 connection.receives = connection.welcomed = True
         edits = {number: spans for gateway, number, spans in fan.edits if gateway == mine}
-        group = self._interests.get(self._instance)
+        group = self._group
         if fan.buffers and (edits or fan.whole or group is not None):
             self._write(fan, edits)
         for gateway, number in fan.gone:
@@ -179,7 +183,7 @@ class RemoteSockets:
         ]
         whole: list[Piece] = []
         first = buffers[0]
-        group = self._interests.get(self._instance)
+        group = self._group
         if fan.whole and isinstance(first, Batch):
             whole = [(first, 0, len(first))]
         if group is not None:
@@ -206,7 +210,7 @@ class RemoteSockets:
                 self._target(connection).write(ready)
                 return
             connection.held_since = trio.current_time()
-            group = self._interests.get(self._instance)
+            group = self._group
             if group is not None:
                 group.hold(connection.sink)
         connection.held.append(pieces)
@@ -225,11 +229,11 @@ class RemoteSockets:
                 group.note_places(batch)
 
     def _target(self, connection: Connection) -> Sink | ThinnedSink:
-        group = self._interests.get(self._instance)
+        group = self._group
         return connection.sink if group is None else group.target(connection.sink)
 
     def _release(self, connection: Connection) -> None:
-        group = self._interests.get(self._instance)
+        group = self._group
         if group is not None:
             group.release(connection.sink, trio.current_time())
 

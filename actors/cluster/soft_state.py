@@ -267,7 +267,7 @@ class SoftStates:
         return {"kept instances": len(self._kept)}
 
     async def read(self, instance: str, epoch: int) -> SoftFound:
-        """What an earlier host has kept. It is empty if NATS does not answer within `READ_S`."""
+        """Reads the state that an earlier host kept; empty if NATS does not answer in `READ_S`."""
         found, connection = SoftFound(), self._member.bus.connection
         entries: dict[str, Entry] = {}
         with trio.move_on_after(READ_S):

@@ -315,7 +315,12 @@ class Console:
         return node is None or node == self.live.id
 
     async def _from(self, node: str | None, topic: Topic, type_: type[T]) -> T:
-        """What another node shows. Raises NodeNotFound, and Overloaded: it is silent."""
+        """Asks another node for a topic.
+
+        Raises:
+            NodeNotFound: there is no such node.
+            Overloaded: it does not answer.
+        """
         cluster = self._node.cluster
         if cluster is None or node is None or node not in cluster.member.nodes:
             raise NodeNotFound

@@ -19,7 +19,7 @@ PACED_FROM_S: Final = 0.000_2
 """A fan-out that is faster is not followed by a rest."""
 REST_LIMIT_S: Final = 0.005
 IDLE_SHARE: Final = 0.2
-"""Up to this share of the core, there is no rest."""
+"""If the core is less busy than this share, instances do not rest."""
 EQUAL_SHARE: Final = 0.5
 """At this share, the rest is as long as the fan-out. A large room alone settles here: fan-outs take
 half of the time."""

@@ -304,27 +304,28 @@ class HostedOnNode:
             self._parts.recovery.missed.lose(member.player.id)
 
     def _hear_direct(self, item: Direct) -> None:
-        """The node says from where a player gets data. It can't say so of a player who has asked
-        for no ticket, nor more often than for each: each time costs a snapshot."""
+        """The node says from where a player gets data. Each time that a player gets it from the
+        node takes a ticket of that player, since the way back costs a snapshot."""
         player = self._parts.rules.players.get(item.player)
         if player is None:
             if item.player not in self._left:
                 self._port.breach("speaks of a player who is not inside")
             return
         member = self._parts.recovery.seated[player.session]
-        shown = bool(item.on and self._tickets.get(item.player))
-        if shown:
-            self._tickets[item.player] -= 1
         if not item.on:
             if item.player in self._relay.direct:
                 self._relay.direct.discard(item.player)
                 self._restore(member)
-        elif not shown or len(member.sinks) != 1 or self._port.direct is None:
+            return
+        tickets = self._tickets.get(item.player, 0)
+        if tickets:
+            self._tickets[item.player] = tickets - 1
+        if not tickets or len(member.sinks) != 1 or self._port.direct is None:
             self._return(item.player)
-        else:
-            self._relay.direct.add(item.player)
-            (sink,) = member.sinks
-            self._parts.fanout.private(sink, self._direct_frame("begun"))
+            return
+        self._relay.direct.add(item.player)
+        (sink,) = member.sinks
+        self._parts.fanout.private(sink, self._direct_frame("begun"))
 
     def _end_direct(self, player_id: str) -> None:
         self._relay.direct.discard(player_id)

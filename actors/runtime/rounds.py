@@ -1,10 +1,10 @@
 """Rounds of a task that reads many sockets, and the actors that handle its messages at once.
 
 A message in a mailbox costs an envelope, a wake-up of the actor's task, and a turn of the event
-loop. So while a round is open, an idle actor may handle a message in the sender's task (`Cell.now`
-in `cell.py`), and flushes once, at the end of the round. Nothing in a round waits.
+loop. So while a round is open, an idle actor may handle a message in the sender's task
+(`Ref.tell_now`), and flushes once, at the end of the round. Nothing in a round waits.
 
-There is no overflow policy: each actor is here at most twice, once in each list.
+The lists need no limit: each actor is in each of the two at most once.
 """
 
 from __future__ import annotations

@@ -236,8 +236,8 @@ def service_routes(deps: ApiDeps) -> Routes:
     )
     async def issue_service_token(call: RequestContext) -> ServiceTokenView:
         """Gives the service a token, with which it acts as a user of its own. The answer has the
-        token; it is not shown again. The token before is no longer valid, and its WebSockets are
-        closed (4000). The owner and admins may do this."""
+        token; it is not shown again. It replaces the token of before, whose WebSockets are closed
+        (4000). The owner and admins may do this."""
         service = await own_service(call)
         token = new_token("ua")
         issued = await services.issue_token(service.id, digest(token))

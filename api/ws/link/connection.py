@@ -102,8 +102,8 @@ class LinkConnection:
         self._breaches = Breaches()
         self._control: deque[object] = deque()
         self._ready: OrderedDict[HostedPort | None, None] = OrderedDict()
-        """Who has something to send, in turns. None: `_pongs`, so that a node that has a pong has
-        all that its instances had for it before."""
+        """The instances that have something to send, in turns. None stands for `_pongs`: they take
+        a turn, too, so a node gets a pong after all that was sent before its ping."""
         self._pongs: deque[Pong] = deque(maxlen=PONGS)
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._stir = trio.Event()

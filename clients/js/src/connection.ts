@@ -354,7 +354,7 @@ export class Connection extends Emitter<Events> {
       if (!this.#write({ state, command, ...fields, data })) {
         this.#pending.delete(state);
         cancel();
-        reject(new Disconnected("there is no connection"));
+        reject(new Disconnected("not connected"));
       }
     });
   }

@@ -268,7 +268,7 @@ export class Direct {
       if (!this.#write(message)) {
         this.#pending.delete(state);
         cancel();
-        reject(new Disconnected("there is no connection"));
+        reject(new Disconnected("not connected"));
       }
     });
   }

@@ -118,7 +118,7 @@ class Connection(KeptSocket):
         raise TimedOut(f"{command}: no answer within {limit:g} s")
 
     async def tell(self, command: str, data: Any, **fields: Any) -> None:
-        """Sends a command without waiting for an answer; nothing if there is no connection. Errors
+        """Sends a command without waiting for an answer; nothing if not connected. Errors
         come as `connection-error`."""
         if self.open:
             with suppress(Disconnected):
@@ -216,7 +216,7 @@ class Connection(KeptSocket):
     async def _write(self, message: dict[str, Any]) -> None:
         socket = self._socket
         if socket is None:
-            raise Disconnected("there is no connection")
+            raise Disconnected("not connected")
         try:
             await socket.send_text(json.dumps(message))
         except LOST as error:

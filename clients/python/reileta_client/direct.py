@@ -1,8 +1,8 @@
 """A room's own connection to the node on which its instance lives, if the node takes such.
 
-What players say comes and goes over it, sooner than over the server. Who is inside, moderation and
-the snapshots stay with the server. If the node can't be reached, or the connection is lost, the
-room goes on over the server.
+Players' messages take this connection, which is faster than the way over the server. Who is inside,
+moderation and the snapshots stay with the server. If the node can't be reached, or the connection
+is lost, the room goes on over the server.
 
 The order is kept: what the node sends waits until the server says that it sends nothing more
 (`instance-direct`), and what this player says goes to the node once the node has all that went over
@@ -68,7 +68,7 @@ class Direct:
     # For the room --------------------------------------------------------------------------------
 
     def snapshot(self, *, offered: bool) -> None:
-        """A snapshot came over the server, and so will what follows; or there is no server."""
+        """Takes the room back to the server: a snapshot came from there, or the server is lost."""
         self.begun = self._sends = False
         self._held = []
         self._offered = offered
@@ -243,7 +243,7 @@ class Direct:
         given = {name: value for name, value in message.items() if value is not None}
         socket = self._socket
         if socket is None:
-            raise Disconnected("there is no connection")
+            raise Disconnected("not connected")
         try:
             await socket.send_text(json.dumps({**given, "subgroup": self._instance, "data": data}))
         except LOST as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import ClassVar, Final
 
@@ -26,7 +27,7 @@ CREDENTIAL_GONE: Final = 4000
 LOST: Final = (HTTPXWSException, httpx.HTTPError, anyio.BrokenResourceError, OSError)
 
 
-class KeptSocket(Emitter):
+class KeptSocket(Emitter, ABC):
     """One socket after another, while `run` runs. Its kinds say what happens on each."""
 
     _path: ClassVar[str]
@@ -35,7 +36,7 @@ class KeptSocket(Emitter):
     def __init__(self, client: httpx.AsyncClient, http: Http, keeper: CredentialKeeper) -> None:
         super().__init__()
         self.ended: ReiletaError | None = None
-        """Why there is no socket any more."""
+        """The error that ended it for good."""
         self._client = client
         self._http = http
         self._keeper = keeper
@@ -122,15 +123,15 @@ class KeptSocket(Emitter):
         """The headers of the upgrade."""
         return {}
 
+    @abstractmethod
     def _opened(
         self, socket: AsyncWebSocketSession, token: str, tasks: anyio.abc.TaskGroup
     ) -> None:
         """A socket is open; `tasks` end with it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _receive(self, text: str) -> None:
         """A message has come."""
-        raise NotImplementedError
 
     def _refused(self, status: int) -> int:
         """The code that stands for an upgrade that was refused with that status."""
@@ -144,10 +145,10 @@ class KeptSocket(Emitter):
         """Whether the credential is to be refreshed before the next attempt."""
         return code == CREDENTIAL_GONE
 
+    @abstractmethod
     def _lost(self, code: int, reason: str, wait: float) -> float:
         """Tells of a lost socket; returns how many seconds to wait before the next attempt."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _closed(self, code: int, reason: str, error: ReiletaError) -> None:
-        """Tells that there is no socket any more."""
-        raise NotImplementedError
+        """Tells that it has ended for good."""

@@ -178,8 +178,8 @@ class Room(Emitter):
         return self._direct.begun
 
     async def run(self) -> None:
-        """Sends the values of `set`, and keeps a direct connection to the instance's node if that
-        takes one; until the player is no longer inside."""
+        """Sends the values of `set`, and keeps a direct connection to the instance's node, if the
+        node takes one. Returns when the player has left."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._direct.run)
             await self._send_values()
