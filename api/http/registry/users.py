@@ -183,7 +183,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
                 hash_ = await password_check.hashed(call, password)
             user = await updatable(call, params)  # rights can change while a password is hashed
         before = user.tags
-        kept = temporary and hash_ is not None
+        changed = bool(changes) or hash_ is not None
         if "tags" in changes:
             changes["tags"] = await checked_tags(call, user, params.tags)
             call.audit.add(tags=sorted(changes["tags"]))
@@ -198,7 +198,7 @@ def user_routes(deps: ApiDeps, passwords: Passwords) -> Routes:
         if DISABLED_TAG in user.tags - before:
             user = await suspensions.suspend(call, user, until=None, reason=None)
         note_tags(call, user, before)
-        if changes or hash_ is not None or kept:
+        if changed:
             auth.forget_user(user.id)
             node.changed("user", user)
         return await show_user(node, call, user)
