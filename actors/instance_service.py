@@ -6,9 +6,10 @@ A user is named by its id, `id@server` or username; a player by its id.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar, get_args
+from typing import Final, TypeVar, get_args
 
 from actors.cluster.orders import Orders
+from actors.delivery.interest import InterestGroups
 from actors.delivery.sink import Sink
 from actors.instance.manager import InstanceManager
 from actors.instance.messages import (
@@ -36,17 +37,21 @@ from actors.runtime.ask import ask, ask_timeout
 from actors.runtime.message import Request
 from actors.session.manager import SessionManager
 from reileta import records
-from reileta.errors import ModerationInvalid, UserNotFound
+from reileta.errors import MessageInvalid, ModerationInvalid, NotInInstance, UserNotFound
 from reileta.ids import At, at, banned_server, is_id, is_username
 from reileta.rules.federation.addresses import covers
 from reileta.rules.identity import Principal, Visitor
 from reileta.rules.instance.candidates import Entry
+from reileta.rules.instance.interest import Interest
+from reileta.rules.instance.position import position_in_value
 from reileta.rules.instance.roles import Role
 from reileta.rules.instance.sanctions import Mute
 from reileta.rules.instance.seats import Player
+from reileta.store.instances import Instances
 from reileta.store.users import Users
 
 R = TypeVar("R")
+NO_POSITIONS: Final = "must be an array of player ids: the instance names no position_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +73,20 @@ class InstanceService:
     """
 
     def __init__(
-        self, instances: InstanceManager, sessions: SessionManager, users: Users, address: str
+        self,
+        instances: InstanceManager,
+        sessions: SessionManager,
+        *,
+        users: Users,
+        stored: Instances,
+        interests: InterestGroups,
+        address: str,
     ) -> None:
         self._instances = instances
         self._sessions = sessions
         self._users = users
+        self._stored = stored
+        self._interests = interests
         self._address = address
         self.orders: Orders | None = None
         """Repeats orders, and knows them again, in a cluster."""
@@ -131,10 +145,32 @@ class InstanceService:
             return ()
         return await ask(ref, GetPlayers(None if principal is None else self._by(principal)))
 
-    async def values(self, instance_id: str, key: str) -> tuple[tuple[str, bytes], ...]:
-        """The retained values of one key: (player, JSON)."""
+    async def set_interest(self, instance_id: str, sink: Sink, wanted: Interest) -> None:
+        """Lets a socket inside have fewer values of the others from now on.
+
+        Raises NotInInstance, and MessageInvalid if `wanted` has a radius, and the instance names no
+        key of positions.
+        """
+        seat, key = sink.seats.get(instance_id), None
+        if seat is not None and isinstance(wanted.near, float):
+            record = await self._stored.get(instance_id)
+            key = None if record is None else record.position_key
+            if key is None:
+                raise MessageInvalid.field("data.near", NO_POSITIONS)
+            seat = sink.seats.get(instance_id)
+        if seat is None:
+            raise NotInInstance
+        self._interests.ask(instance_id, sink, seat.player, wanted, key, held=seat.held)
+        if key is not None:
+            await self._place_players(instance_id, key)
+
+    async def _place_players(self, instance_id: str, key: str) -> None:
+        """Notes where the players say that they are."""
         ref = await self._instances.find(instance_id)
-        return () if ref is None else await ask(ref, GetValues(key))
+        for player, value in () if ref is None else await ask(ref, GetValues(key)):
+            place = position_in_value(value)
+            if place is not None:
+                self._interests.place(instance_id, player, place)
 
     # Hosts -------------------------------------------------------------------------------------
 

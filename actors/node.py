@@ -67,7 +67,7 @@ from actors.session.messages import SessionMessage
 from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
-from reileta.errors import DatabaseUnavailable, Overloaded, UserCannotDelete, UserNotFound
+from reileta.errors import DatabaseUnavailable, Overloaded
 from reileta.federation.challenger import RENEW_S
 from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import HttpClient, NoClient
@@ -94,7 +94,6 @@ HUB_MAILBOX_LIMIT: Final = 65_536
 SUSPENSIONS_S: Final = 5.0
 """How often suspensions whose time is over are lifted. Logins don't wait for that."""
 AUDIT_TRIM_S: Final = 3600.0
-TEMPORARY_SWEEP_S: Final = 60.0
 TRUST_TRIM_S: Final = 3600.0
 RULES_S: Final = 5.0
 """How often rules about servers whose time is over stop acting. Requests don't wait for that."""
@@ -287,7 +286,14 @@ class Node:
             server=self.server,
             users=self.sessions,
         )
-        self.instance_service = InstanceService(self.instances, self.sessions, store.users, address)
+        self.instance_service = InstanceService(
+            self.instances,
+            self.sessions,
+            users=store.users,
+            stored=store.instances,
+            interests=directory.interests,
+            address=address,
+        )
 
         self.guests = GuestService(
             store=store,
@@ -528,7 +534,7 @@ class Node:
         return self.gateway() if draining else None
 
     def send_links_away(self) -> None:
-        """Ends the links of instance nodes, if there is another gateway that takes them."""
+        """Ends the links of instance nodes, if another gateway can take them."""
         if self.gateway() is not None:
             self.host_links.send_away()
 
@@ -579,21 +585,6 @@ class Node:
                 forget(deleted)
             await self.user_deleted(deleted)
         return deleted
-
-    async def sweep_temporary_accounts(self) -> None:
-        """Deletes temporary accounts whose last session ended long enough ago."""
-        with suppress(DatabaseUnavailable):
-            async with self.store.lock.alone("temporary accounts") as alone:
-                if not alone:
-                    return
-                before = self.clock.now_ms() - self.settings.temporary_account_s * 1000
-                for id_ in await self.store.users.left(before):
-                    # Meanwhile, it can have been kept, deleted, or logged in.
-                    with suppress(UserCannotDelete, UserNotFound):
-                        gone = (await self.delete_user(id_, left_ms=before)).user
-                        self.activity.note(
-                            log_events.ACCOUNT_DELETED, None, user=gone.id, username=gone.username
-                        )
 
     async def tidy_guests(self) -> None:
         """Deletes guests and visits that have ended long ago."""

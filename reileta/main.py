@@ -24,10 +24,12 @@ from actors.change_feed import POLL_S, ChangeApplier
 from actors.cluster.cluster import OnFall
 from actors.cluster.cut_off import CutOff
 from actors.file_collector import FileCollector
-from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, TEMPORARY_SWEEP_S, Node
+from actors.node import AUDIT_TRIM_S, SUSPENSIONS_S, Node
 from actors.runtime.loop_lag import measure_lag
 from actors.runtime.trace import add_trace
 from actors.runtime.trace_watch import TraceWatch
+from actors.temporary_accounts import SWEEP_S as TEMPORARY_SWEEP_S
+from actors.temporary_accounts import TemporaryAccounts
 from api.app import ReiletaApp, create_app
 from api.listen.gateways import TrustedGateways
 from api.listen.server import HttpServer, open_listeners
@@ -371,7 +373,7 @@ async def _serve_on(
                 background.repeat(
                     nursery,
                     "temporary accounts",
-                    node.sweep_temporary_accounts,
+                    TemporaryAccounts(node).sweep,
                     every_s=TEMPORARY_SWEEP_S,
                 )
                 background.repeat(nursery, "audit", node.trim_audit, every_s=AUDIT_TRIM_S)

@@ -67,15 +67,12 @@ from reileta.protocol import commands, events
 from reileta.protocol.frames import encode, event
 from reileta.protocol.views.instance import AcceptedView, DirectWayView, PlaceView
 from reileta.protocol.views.registry import IdentityView, NothingView
-from reileta.rules.instance.position import position_in_value
 from reileta.rules.resource.json_values import is_deeper
 from reileta.rules.resource.resource import ResourceKey
 
 DATA_DEPTH: Final = 60
 """Arrays and objects within one another in data that is relayed; its event adds three more. Many
 parsers, and so other players' clients, fail on data that is nested a few levels deeper."""
-
-NO_POSITIONS: Final = "must be an array of player ids: the instance names no position_key"
 
 Relay: TypeAlias = Callable[[RegistryConnection, ClientMessage], None]
 
@@ -234,25 +231,7 @@ async def interest(call: CommandContext, params: InterestInput) -> NothingView:
     the newest value of each key, but not more often than it asked for. It replaces what the socket
     asked for before; empty data ends it. Messages without `key` and other events are not
     affected."""
-    instance = call.instance
-    seat = call.transport.seats.get(instance)
-    if seat is None:
-        raise NotInInstance
-    interests, wanted, key = call.node.directory.interests, params.interest(), None
-    if isinstance(wanted.near, float):
-        record = await call.node.store.instances.get(instance)
-        key = None if record is None else record.position_key
-        if key is None:
-            raise MessageInvalid.field("data.near", NO_POSITIONS)
-        seat = call.transport.seats.get(instance)
-        if seat is None:
-            raise NotInInstance
-    interests.ask(instance, call.transport, seat.player, wanted, key, held=seat.held)
-    if key is not None:
-        for player, value in await call.node.instance_service.values(instance, key):
-            place = position_in_value(value)
-            if place is not None:
-                interests.place(instance, player, place)
+    await call.node.instance_service.set_interest(call.instance, call.transport, params.interest())
     return NothingView()
 
 

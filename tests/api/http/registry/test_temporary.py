@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from actors.node import Node
+from actors.temporary_accounts import TemporaryAccounts
 from api.app import ReiletaApp, create_app
 from api.http.endpoint import Operation
 from api.rate_limits import TEMPORARY
@@ -178,7 +179,7 @@ async def test_a_day_after_its_last_session_it_is_deleted(
     users = living.store.users
 
     async def remaining() -> set[str]:
-        await living.sweep_temporary_accounts()
+        await TemporaryAccounts(living).sweep()
         found = await users.many([one.me["id"] for one in (eve, kay, ada)])
         return {name for name, one in (("eve", eve), ("kay", kay), ("ada", ada))
                 if one.me["id"] in found}  # fmt: skip
