@@ -17,6 +17,7 @@ from reileta.errors import UserCannotUpdate
 from reileta.settings import Settings
 from reileta.startup import StartupError
 from tests import logs
+from tests.reileta.cli_modules import stand_in
 
 Run = Callable[[Settings], int]
 
@@ -46,10 +47,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run], None]:
 def tools(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """Stands in the place of what the command line does to the database."""
     fake = types.ModuleType("reileta.store.admin_commands")
-    monkeypatch.setitem(sys.modules, "reileta.store.admin_commands", fake)
-    import reileta.store
-
-    monkeypatch.setattr(reileta.store, "admin_commands", fake, raising=False)
+    stand_in(monkeypatch, "reileta.store.admin_commands", fake)
     return fake
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Iterator
 
@@ -14,6 +13,7 @@ from reileta.errors import Overloaded
 from reileta.rules.client_rules import ClientRule, ClientRuleKind
 from reileta.settings import Settings
 from tests import logs
+from tests.reileta.cli_modules import stand_in
 
 USER = "u_00000000-0000-4000-8000-000000000007"
 
@@ -54,10 +54,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCommands]:
     for name in Settings.model_fields:
         monkeypatch.delenv(variable(name), raising=False)
     fake = FakeCommands()
-    monkeypatch.setitem(sys.modules, "reileta.store.client_commands", fake)
-    import reileta.store
-
-    monkeypatch.setattr(reileta.store, "client_commands", fake, raising=False)
+    stand_in(monkeypatch, "reileta.store.client_commands", fake)
     with logs.restored():
         yield fake
 

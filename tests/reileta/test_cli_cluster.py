@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Iterator
 
@@ -17,6 +16,7 @@ from reileta.settings import Settings
 from reileta.startup import StartupError
 from reileta.store.cluster_leases import NodeRow
 from tests import logs
+from tests.reileta.cli_modules import stand_in
 
 URL = "postgresql://db/reileta"
 NATS = "nats://nats:4222"
@@ -67,10 +67,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
     for name in Settings.model_fields:
         monkeypatch.delenv(variable(name), raising=False)
     fake = FakeCommands()
-    monkeypatch.setitem(sys.modules, "reileta.cluster.commands", fake)
-    import reileta.cluster
-
-    monkeypatch.setattr(reileta.cluster, "commands", fake, raising=False)
+    stand_in(monkeypatch, "reileta.cluster.commands", fake)
     return fake
 
 

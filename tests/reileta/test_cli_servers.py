@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,7 @@ from reileta.records import PeerServer
 from reileta.rules.federation.server_rules import Rule
 from reileta.settings import Settings
 from tests import logs
+from tests.reileta.cli_modules import stand_in
 
 KEY, OTHER = "K" * 43, "O" * 43
 B = PeerServer(
@@ -71,10 +71,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCommands]:
     for name in Settings.model_fields:
         monkeypatch.delenv(variable(name), raising=False)
     fake = FakeCommands()
-    monkeypatch.setitem(sys.modules, "reileta.store.server_commands", fake)
-    import reileta.store
-
-    monkeypatch.setattr(reileta.store, "server_commands", fake, raising=False)
+    stand_in(monkeypatch, "reileta.store.server_commands", fake)
     with logs.restored():
         yield fake
 
