@@ -178,24 +178,30 @@ function FirstWorld() {
   );
 }
 
-/** Makes a temporary account a full one; the dialog closes when it is. */
-function AccountForm() {
+/** Sends a form: whether that is under way, what was wrong the last time, and with which fields. */
+function useForm(send: (data: FormData) => Promise<void>) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<unknown>(undefined);
-  const fields = fieldWords(error);
   async function submit(event: SubmitEvent) {
     event.preventDefault();
-    const data = new FormData(event.currentTarget as HTMLFormElement);
-    const username = String(data.get("username") ?? "").trim();
     setBusy(true);
     setError(undefined);
     try {
-      me.value = await client.keepAccount(username, String(data.get("password") ?? ""), username);
+      await send(new FormData(event.currentTarget as HTMLFormElement));
     } catch (problem) {
       setError(problem);
       setBusy(false);
     }
   }
+  return { busy, error, fields: fieldWords(error), submit };
+}
+
+/** Makes a temporary account a full one; the dialog closes when it is. */
+function AccountForm() {
+  const { busy, error, fields, submit } = useForm(async (data) => {
+    const username = String(data.get("username") ?? "").trim();
+    me.value = await client.keepAccount(username, String(data.get("password") ?? ""), username);
+  });
   return (
     <form class="form" onSubmit={submit} noValidate>
       <Problem>{error !== undefined && !fields["username"] && !fields["password"] && words(error)}</Problem>
@@ -214,29 +220,17 @@ function AccountForm() {
 
 /** Makes a world, opens an instance of it, and goes in. */
 function WorldForm({ quick = false }: { quick?: boolean }) {
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(undefined);
-  const fields = fieldWords(error);
-  async function submit(event: SubmitEvent) {
-    event.preventDefault();
-    const data = new FormData(event.currentTarget as HTMLFormElement);
-    setBusy(true);
-    setError(undefined);
-    try {
-      const made = await client.http.put("/api/worlds", {
-        body: {
-          title: String(data.get("title") ?? ""),
-          ...(data.get("description") ? { description: String(data.get("description")) } : {}),
-          ...(data.get("capacity") ? { capacity: Number(data.get("capacity")) } : {}),
-        },
-      });
-      const { id } = await client.http.put("/api/instances", { body: { world: made.id } });
-      go({ at: "instance", instance: id });
-    } catch (problem) {
-      setError(problem);
-      setBusy(false);
-    }
-  }
+  const { busy, error, fields, submit } = useForm(async (data) => {
+    const made = await client.http.put("/api/worlds", {
+      body: {
+        title: String(data.get("title") ?? ""),
+        ...(data.get("description") ? { description: String(data.get("description")) } : {}),
+        ...(data.get("capacity") ? { capacity: Number(data.get("capacity")) } : {}),
+      },
+    });
+    const { id } = await client.http.put("/api/instances", { body: { world: made.id } });
+    go({ at: "instance", instance: id });
+  });
   return (
     <form class="form" onSubmit={submit} noValidate>
       <Problem>{error !== undefined && Object.keys(fields).length === 0 && words(error)}</Problem>
@@ -256,30 +250,18 @@ function WorldForm({ quick = false }: { quick?: boolean }) {
 }
 
 function InstanceForm({ world }: { world: World }) {
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(undefined);
-  const fields = fieldWords(error);
-  async function submit(event: SubmitEvent) {
-    event.preventDefault();
-    const data = new FormData(event.currentTarget as HTMLFormElement);
+  const { busy, error, fields, submit } = useForm(async (data) => {
     const title = String(data.get("title") ?? "").trim();
-    setBusy(true);
-    setError(undefined);
-    try {
-      const { id } = await client.http.put("/api/instances", {
-        body: {
-          world: world.id,
-          capacity: Number(data.get("capacity")),
-          tags: [String(data.get("access")) as Tag],
-          ...(title ? { title } : {}),
-        },
-      });
-      go({ at: "instance", instance: id });
-    } catch (problem) {
-      setError(problem);
-      setBusy(false);
-    }
-  }
+    const { id } = await client.http.put("/api/instances", {
+      body: {
+        world: world.id,
+        capacity: Number(data.get("capacity")),
+        tags: [String(data.get("access")) as Tag],
+        ...(title ? { title } : {}),
+      },
+    });
+    go({ at: "instance", instance: id });
+  });
   return (
     <form class="form" onSubmit={submit} noValidate>
       <Problem>{error !== undefined && Object.keys(fields).length === 0 && words(error)}</Problem>
