@@ -1,6 +1,6 @@
 /** One user at one server: the way into this package. */
 
-import { Connection, type ConnectionOptions } from "./connection.js";
+import { Connection } from "./connection.js";
 import {
   BrowserStore,
   CredentialKeeper,
@@ -9,6 +9,7 @@ import {
 } from "./credentials.js";
 import { Disconnected, ErrorCode, Refused } from "./errors.js";
 import { type EnvelopeOf, Http } from "./http.js";
+import type { ConnectionOptions } from "./kept_socket.js";
 import type { QueueEntry, UserMe } from "./protocol.js";
 import { Room } from "./room.js";
 import { SessionSocket } from "./session.js";

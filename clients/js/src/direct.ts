@@ -11,7 +11,9 @@
  */
 
 import type { Connection } from "./connection.js";
-import { Disconnected, isErrorObject, Refused, TimedOut } from "./errors.js";
+import { Disconnected } from "./errors.js";
+import { Requests } from "./requests.js";
+import { Silence } from "./silence.js";
 import type { SocketLike } from "./socket.js";
 import { background } from "./timing.js";
 
@@ -33,12 +35,6 @@ export interface Said {
   data: unknown;
 }
 
-interface Pending {
-  resolve(): void;
-  reject(error: unknown): void;
-  cancel(): void;
-}
-
 interface Fields {
   key?: string | undefined;
   at?: number | undefined;
@@ -51,7 +47,15 @@ export class Direct {
   readonly #instance: string;
   readonly #take: (said: Said) => void;
   readonly #rejoin: () => Promise<void>;
-  readonly #pending = new Map<number, Pending>();
+  readonly #requests = new Requests((message) => this.#write(message));
+  readonly #silence = new Silence(
+    SILENCE_MS,
+    () => this.#ask("ping", {}, {}, PONG_MS),
+    () => {
+      this.#socket?.close();
+      this.#lost(performance.now());
+    },
+  );
   #begun = false;
   #offered = false;
   #wanted = true;
@@ -60,10 +64,8 @@ export class Direct {
   #trying = false;
   #socket: SocketLike | undefined;
   #held: Said[] = [];
-  #state = 0;
   #pauseMs = PAUSE_MS;
   #cancelRetry = () => {};
-  #cancelSilence = () => {};
 
   /** `take` gets what players say; `rejoin` asks the server for a snapshot. */
   constructor(
@@ -185,7 +187,7 @@ export class Direct {
     };
     socket.onmessage = (event) => {
       if (socket !== this.#socket || typeof event.data !== "string") return;
-      this.#listenForSilence();
+      this.#silence.heard();
       let message: Record<string, unknown>;
       try {
         message = JSON.parse(event.data) as Record<string, unknown>;
@@ -208,8 +210,8 @@ export class Direct {
   #lost(opened: number): void {
     this.#socket = undefined;
     this.#sends = false;
-    this.#cancelSilence();
-    this.#rejectAll();
+    this.#silence.stop();
+    this.#requests.rejectAll(new Disconnected());
     if (this.#over) return;
     if (performance.now() - opened > STEADY_MS) this.#pauseMs = PAUSE_MS;
     if (this.#begun) void this.#fallBack();
@@ -248,29 +250,16 @@ export class Direct {
     const socket = this.#socket;
     this.#socket = undefined;
     this.#sends = false;
-    this.#cancelSilence();
-    this.#rejectAll();
+    this.#silence.stop();
+    this.#requests.rejectAll(new Disconnected());
     socket?.close(1000);
   }
 
   // Messages ---------------------------------------------------------------------------------------
 
-  #ask(command: string, data: unknown, fields: Fields, timeoutMs?: number): Promise<void> {
-    const limitMs = timeoutMs ?? this.#connection.timeoutMs;
-    return new Promise((resolve, reject) => {
-      const state = ++this.#state;
-      const cancel = background(limitMs, () => {
-        this.#pending.delete(state);
-        reject(new TimedOut(command, limitMs));
-      });
-      this.#pending.set(state, { resolve, reject, cancel });
-      const message = { state, command, subgroup: this.#instance, ...fields, data };
-      if (!this.#write(message)) {
-        this.#pending.delete(state);
-        cancel();
-        reject(new Disconnected("not connected"));
-      }
-    });
+  async #ask(command: string, data: unknown, fields: Fields, timeoutMs?: number): Promise<void> {
+    const message = { subgroup: this.#instance, ...fields, data };
+    await this.#requests.ask(command, message, timeoutMs ?? this.#connection.timeoutMs);
   }
 
   #write(message: object): boolean {
@@ -281,42 +270,12 @@ export class Direct {
   }
 
   #receive(message: Record<string, unknown>): void {
-    const pending = this.#pending.get(message["state"] as number);
-    if (pending !== undefined) {
-      this.#pending.delete(message["state"] as number);
-      pending.cancel();
-      const { error } = message;
-      if (isErrorObject(error)) pending.reject(new Refused(error));
-      else pending.resolve();
-      return;
-    }
+    if (this.#requests.take(message)) return;
     const { command, subgroup, data } = message;
-    if (command !== "instance-data" || subgroup !== this.#instance || "state" in message) return;
+    if (command !== "instance-data" || subgroup !== this.#instance) return;
     if (typeof data !== "object" || data === null) return;
     if (this.#begun) this.#take(data as Said);
     else if (this.#held.length < WAITING) this.#held.push(data as Said);
     else this.#socket?.close();
-  }
-
-  #listenForSilence(): void {
-    this.#cancelSilence();
-    this.#cancelSilence = background(SILENCE_MS, () => {
-      const socket = this.#socket;
-      this.#ask("ping", {}, {}, PONG_MS).catch(() => {
-        if (socket !== undefined && socket === this.#socket) {
-          socket.close();
-          this.#lost(performance.now());
-        }
-      });
-    });
-  }
-
-  #rejectAll(): void {
-    const pending = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const one of pending) {
-      one.cancel();
-      one.reject(new Disconnected());
-    }
   }
 }

@@ -1,5 +1,5 @@
 export { Client, type ClientOptions, type JoinOptions, QueueEnded, type Standing } from "./client.js";
-export { Connection, type ConnectionEvents, type ConnectionOptions } from "./connection.js";
+export { Connection, type ConnectionEvents } from "./connection.js";
 export {
   BrowserStore,
   CredentialKeeper,
@@ -18,6 +18,7 @@ export {
   TimedOut,
 } from "./errors.js";
 export { type DataOf, type DataPathsOf, Http, type Method, type RequestOf } from "./http.js";
+export { type ConnectionOptions } from "./kept_socket.js";
 export { LiveMap } from "./live_map.js";
 export { type Json, type JsonObject, merged } from "./merge_patch.js";
 export type * from "./protocol.js";

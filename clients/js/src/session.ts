@@ -4,22 +4,19 @@
  * acknowledged again.
  */
 
-import type { ConnectionOptions } from "./connection.js";
 import type { CredentialKeeper } from "./credentials.js";
-import { Emitter } from "./emitter.js";
 import { Disconnected, type ErrorObject, ProtocolError, Refused, TimedOut } from "./errors.js";
 import type { Http } from "./http.js";
+import { type Closed, type ConnectionOptions, KeptSocket, type Lost } from "./kept_socket.js";
 import { isObject, type Json, type JsonObject, merged } from "./merge_patch.js";
 import {
   CloseCode,
-  comeBackInMs,
   type ResourceMetadata,
   type ResourceQueue,
   type ResourceUpdated,
   type SessionNotice,
 } from "./protocol.js";
-import { platformSocket, type SocketClass, type SocketLike } from "./socket.js";
-import { Backoff, background } from "./timing.js";
+import { background } from "./timing.js";
 
 export interface SessionEvents {
   /** The state changed, here or elsewhere. */
@@ -31,8 +28,8 @@ export interface SessionEvents {
   /** An admin tells everyone something. */
   "server-notice": SessionNotice;
   open: { again: boolean };
-  lost: { code: number; reason: string; retryMs: number };
-  closed: { code: number; reason: string };
+  lost: Lost;
+  closed: Closed;
 }
 
 /** A resource as it is now, kept in step with the server. */
@@ -71,48 +68,25 @@ interface Watch {
 
 const TIMEOUT_MS = 30_000;
 
-export class SessionSocket extends Emitter<SessionEvents> {
+export class SessionSocket extends KeptSocket<SessionEvents> {
   /** The resource that the session holds. */
   held: ResourceMetadata | null = null;
 
   readonly #url: string;
   readonly #http: Http;
-  readonly #keeper: CredentialKeeper;
-  readonly #class: SocketClass;
   readonly #timeoutMs: number;
-  readonly #backoff: Backoff;
   readonly #watches = new Map<string, Watch>();
-  #socket: SocketLike | undefined;
-  #open = false;
-  #openedBefore = false;
-  #closed: Error | undefined;
   /** As the server has it, as far as it has told. */
   #confirmed: JsonObject = {};
   #sent: Sent[] = [];
-  #waiting: { resolve(): void; reject(error: unknown): void }[] = [];
-  #cancelRetry = () => {};
-  readonly #unlisten: () => void;
 
   /** @internal Made by `Client.session`. */
   constructor(url: string, http: Http, keeper: CredentialKeeper, options: ConnectionOptions = {}) {
-    super();
+    super(keeper, options);
     this.#url = url;
     this.#http = http;
-    this.#keeper = keeper;
-    this.#class = options.WebSocket ?? platformSocket();
     this.#timeoutMs = options.timeoutMs ?? TIMEOUT_MS;
-    this.#backoff = options.backoff ?? new Backoff();
-    this.#unlisten = keeper.on("changed", (current) => {
-      if (current === undefined) this.#end(CloseCode.credentialGone, "the credential has ended");
-    });
-    this.#connect();
-  }
-
-  /** Resolves when the socket is open and the state is known. */
-  ready(): Promise<void> {
-    if (this.#open) return Promise.resolve();
-    if (this.#closed) return Promise.reject(this.#closed);
-    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    this.start();
   }
 
   /** The state, with the own changes that are not acknowledged yet. */
@@ -209,10 +183,6 @@ export class SessionSocket extends Emitter<SessionEvents> {
     return first;
   }
 
-  close(): void {
-    this.#end(1000, "");
-  }
-
   #watched(watch: Watch, listener: (watched: Watched) => void): Watched {
     const { type, id } = watch;
     return {
@@ -227,7 +197,7 @@ export class SessionSocket extends Emitter<SessionEvents> {
       stop: async () => {
         watch.listeners.delete(listener);
         if (watch.listeners.size > 0 || !this.#watches.delete(`${type}/${id}`)) return;
-        if (this.#open) await this.#send({ kind: "unwatch", type, id });
+        if (this.open) await this.#send({ kind: "unwatch", type, id });
       },
     };
   }
@@ -277,80 +247,54 @@ export class SessionSocket extends Emitter<SessionEvents> {
 
   // Connecting -------------------------------------------------------------------------------------
 
-  #connect(): void {
-    if (this.#closed) return;
-    const token = this.#keeper.current?.token;
-    if (token === undefined) return this.#end(CloseCode.credentialGone, "there is no credential");
+  protected override address(token: string): [string, string] {
     // A page can't set headers of the upgrade.
-    const socket = new this.#class(`${this.#url}?authuser=${token}`, "reileta.session");
-    this.#socket = socket;
-    let opened = false;
-    socket.onopen = () => (opened = true);
-    socket.onerror = () => {};
-    socket.onmessage = ({ data }) => {
-      if (socket === this.#socket && typeof data === "string") this.#receive(data);
-    };
-    socket.onclose = ({ code, reason }) => {
-      if (socket === this.#socket) this.#lost(code, reason, opened);
-    };
+    return [`${this.#url}?authuser=${token}`, "reileta.session"];
   }
 
-  #lost(code: number, reason: string, opened: boolean): void {
-    this.#socket = undefined;
-    this.#open = false;
-    if (this.#closed) return;
-    if (code === CloseCode.replaced) return this.#end(code, reason);
+  protected override dropped(code: number, reason: string): void {
+    if (code === CloseCode.replaced) return this.end(code, reason);
     if (NOT_TAKEN.has(code)) {
       // One of the messages was wrong; sent again, it would close the next socket, too.
-      for (const one of this.#sent.splice(0)) {
-        one.cancel();
-        one.reject(new ProtocolError(reason || `the server closed the socket with ${code}`));
-      }
+      this.#rejectAll(new ProtocolError(reason || `the server closed the socket with ${code}`));
     }
-    const asked = comeBackInMs(reason);
-    let retryMs = asked === undefined ? this.#backoff.next() : asked + Math.random() * 1_000;
-    // An upgrade that is refused has no reason that a page may read: a refresh finds out.
-    const doubtful = code === CloseCode.credentialGone || !opened;
-    if (doubtful) retryMs = Math.max(retryMs, 250);
-    const timer = setTimeout(() => {
-      if (!doubtful) return this.#connect();
-      this.#http
-        .whole("get", "/session", {})
-        .catch((error: unknown) => {
-          const gone = error instanceof Refused && error.status === 401;
-          return gone ? this.#keeper.refresh() : undefined;
-        })
-        .catch(() => {})
-        .finally(() => this.#connect());
-    }, retryMs);
-    this.#cancelRetry = () => clearTimeout(timer);
-    this.emit("lost", { code, reason, retryMs });
   }
 
-  #end(code: number, reason: string): void {
-    if (this.#closed) return;
-    this.#closed = new Disconnected(reason || "the connection was closed");
-    this.#cancelRetry();
-    this.#unlisten();
-    const socket = this.#socket;
-    this.#socket = undefined;
-    this.#open = false;
-    socket?.close(1000);
-    const { length } = this.#sent;
-    for (const one of this.#sent.splice(0, length)) {
-      one.cancel();
-      one.reject(this.#closed);
+  protected override isDoubtful(code: number, opened: boolean): boolean {
+    // An upgrade that is refused has no reason that a page may read.
+    return super.isDoubtful(code, opened) || !opened;
+  }
+
+  protected override async checkCredential(): Promise<void> {
+    try {
+      await this.#http.whole("get", "/session", {});
+    } catch (error) {
+      if (error instanceof Refused && error.status === 401) await this.keeper.refresh();
     }
-    for (const watch of this.#watches.values()) watch.ended(this.#closed);
+  }
+
+  protected override tellLost(lost: Lost): void {
+    this.emit("lost", lost);
+  }
+
+  protected override over(closed: Closed, error: Error): void {
+    this.#rejectAll(error);
+    for (const watch of this.#watches.values()) watch.ended(error);
     this.#watches.clear();
-    for (const { reject } of this.#waiting.splice(0)) reject(this.#closed);
-    this.emit("closed", { code, reason });
+    this.emit("closed", closed);
+  }
+
+  #rejectAll(error: Error): void {
+    for (const one of this.#sent.splice(0)) {
+      one.cancel();
+      one.reject(error);
+    }
   }
 
   // Messages ---------------------------------------------------------------------------------------
 
   #send(payload: Payload, patch?: JsonObject): Promise<void> {
-    if (this.#closed) return Promise.reject(this.#closed);
+    if (this.ended) return Promise.reject(this.ended);
     return new Promise((resolve, reject) => {
       const id = crypto.randomUUID();
       const cancel = background(this.#timeoutMs, () => {
@@ -360,24 +304,22 @@ export class SessionSocket extends Emitter<SessionEvents> {
       });
       const sent: Sent = { id, payload, patch, resolve, reject, cancel };
       this.#sent.push(sent);
-      if (this.#open) this.#write(sent);
+      if (this.open) this.#writeSent(sent);
     });
   }
 
-  #write({ id, payload }: Sent): void {
+  #writeSent({ id, payload }: Sent): void {
     const sent_at = new Date().toISOString();
-    const message = { type: "event", id, sent_at, status: "ok", reason: null, payload };
-    if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(message));
+    this.sendMessage({ type: "event", id, sent_at, status: "ok", reason: null, payload });
   }
 
-  #receive(text: string): void {
+  protected override received(text: string): void {
     const message = JSON.parse(text) as { type: string; id: string; payload?: Payload };
     if (message.type === "ack") return this.#acknowledged(message.id.toLowerCase());
     const { payload } = message;
     if (payload === undefined) return;
-    if (payload.kind !== "closing" && this.#socket?.readyState === 1) {
-      const sent_at = new Date().toISOString();
-      this.#socket.send(JSON.stringify({ type: "ack", id: message.id, sent_at }));
+    if (payload.kind !== "closing") {
+      this.sendMessage({ type: "ack", id: message.id, sent_at: new Date().toISOString() });
     }
     switch (payload.kind) {
       case "hello":
@@ -406,16 +348,13 @@ export class SessionSocket extends Emitter<SessionEvents> {
       state: JsonObject;
       resource: ResourceMetadata | null;
     };
-    this.#backoff.reset();
     this.#confirmed = session.state;
     this.held = session.resource;
-    this.#open = true;
-    const again = this.#openedBefore;
-    this.#openedBefore = true;
+    const again = this.becomeReady();
     // What was not acknowledged may or may not be in this state: it is sent again, with new ids.
     for (const sent of this.#sent) {
       sent.id = crypto.randomUUID();
-      this.#write(sent);
+      this.#writeSent(sent);
     }
     for (const watch of this.#watches.values()) {
       const { type, id } = watch;
@@ -424,7 +363,6 @@ export class SessionSocket extends Emitter<SessionEvents> {
       );
       if (!waits) this.#send({ kind: "watch", type, id }).catch((error: Error) => this.#drop(watch, error));
     }
-    for (const { resolve } of this.#waiting.splice(0)) resolve();
     this.emit("open", { again });
     this.emit("state", this.state);
     this.emit("resource", this.held);
