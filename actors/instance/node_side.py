@@ -193,6 +193,8 @@ class HostedOnNode:
             out = self._give_up()
         if self._state is _State.HOSTED:
             self._take_all()
+            if port.withdrawn:
+                self._end_all_direct()
         offered, self._offered = self._offered, self.offers_direct
         if self._offered and not offered and self._parts.rules.players:
             self._broadcast(self._direct_frame("offered"))
@@ -281,6 +283,8 @@ class HostedOnNode:
         if len(member.sinks) != 1:
             raise NotImplementedHere.field("instance", "the session is inside with several sockets")
         player, config = member.player, self._parts.config
+        if self._tickets.get(player.id):
+            self._port.doubt()  # the last ticket did not lead there
         expires_at = config.clock.now_ms() // 1000 + VALID_S
         self._tickets[player.id] = self._tickets.get(player.id, 0) + 1
         ticket = Ticket(
@@ -330,6 +334,14 @@ class HostedOnNode:
     def _end_direct(self, player_id: str) -> None:
         self._relay.direct.discard(player_id)
         self._return(player_id)
+
+    def _end_all_direct(self) -> None:
+        """Clients can't reach the node any more: those who are connected get data over the server,
+        beginning with a snapshot."""
+        for player_id in tuple(self._relay.direct):
+            self._end_direct(player_id)
+            player = self._parts.rules.players[player_id]
+            self._restore(self._parts.recovery.seated[player.session])
 
     def _return(self, player_id: str) -> None:
         id_ = self._parts.id

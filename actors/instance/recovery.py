@@ -106,6 +106,8 @@ class NodePort(Protocol):
     """The node's id."""
     direct: records.DirectAddress | None
     """Where clients can reach the node themselves; None: they can't."""
+    withdrawn: bool
+    """Whether they can't any more, and those who are connected there are to come back."""
 
     @property
     def linked(self) -> bool:
@@ -154,6 +156,10 @@ class NodePort(Protocol):
 
     def breach(self, reason: str) -> None:
         """The node has broken the form."""
+        ...
+
+    def doubt(self) -> None:
+        """A client seems not to reach the node."""
         ...
 
     def ended(self) -> None:

@@ -39,8 +39,14 @@ class DirectProofs:
             return False  # without TLS only servers are asked that a setting names
         nonce = secrets.token_urlsafe(24)
         try:
+            # The next proof makes a connection of its own, and so looks the name up again: the
+            # client checks each address that it finds.
             answer = await self._client.request(
-                "GET", direct.address, PROOF_PATH, query=[("nonce", nonce)]
+                "GET",
+                direct.address,
+                PROOF_PATH,
+                query=[("nonce", nonce)],
+                headers={"Connection": "close"},
             )
             given = json.loads(answer.body)["proof"] if answer.status == OK else ""
         except (ReiletaError, ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ import trio
 
 from actors.links.direct_proofs import Proofs
 from actors.links.port import HostedPort, Link
+from actors.links.reachability import Reachability
 from reileta.clock import Clock
 from reileta.errors import CredentialInvalid, DatabaseUnavailable, NodeNotFound, TooManyRequests
 from reileta.observability import log_events
@@ -28,8 +29,6 @@ from reileta.store.host_nodes import SEEN_S, HostNodes
 
 CUT_S: Final = 60.0
 """How long a node whose link was cut for its form can't open another one."""
-PROVING: Final = 32
-"""Nodes whose addresses are looked at at the same time; others are when their time comes."""
 CHECKS: Final = 4096
 """Nodes that are to be looked at; more are looked at when their time comes."""
 
@@ -73,11 +72,8 @@ class HostLinks:
     ) -> None:
         """`process`: the id of this process among those of the server. `changed` publishes a node,
         `gone` ends an instance whose node was deleted."""
-        self._proofs = proofs
         self.metrics = metrics
-        self._proved: dict[str, DirectAddress] = {}
-        """Where linked nodes have proved that clients can reach them."""
-        self._proving: set[str] = set()
+        self._reachability = Reachability(proofs, self._reach)
         self.elsewhere: Callable[[str, str], None] = lambda node, process: None
         """Called with a node whose instances run here, and the process that has its link."""
         self._hosts = hosts
@@ -100,7 +96,11 @@ class HostLinks:
 
     def debug_counts(self) -> dict[str, int]:
         """The sizes of the tables, for tests that look for leaks."""
-        return {"links": len(self._links), "hosted instances": sum(map(len, self._ports.values()))}
+        return {
+            "links": len(self._links),
+            "hosted instances": sum(map(len, self._ports.values())),
+            "direct addresses": len(self._reachability),
+        }
 
     # Instances ---------------------------------------------------------------------------------
 
@@ -116,6 +116,7 @@ class HostLinks:
             epochs=lambda: next(self._epochs),
             begun=self._begun,
             ended=self._ended,
+            doubted=self._reachability.doubt,
         )
 
     def _count(self) -> None:
@@ -126,7 +127,7 @@ class HostLinks:
         """The instance's actor runs: not every end that was made for one gets one."""
         self._ports.setdefault(port.node, {})[port.id] = port
         port.link = self._links.get(port.node)
-        port.direct = self._proved.get(port.node)
+        port.direct = self._reachability.address(port.node)
         self._count()
 
     def _ended(self, port: HostedPort) -> None:
@@ -210,7 +211,7 @@ class HostLinks:
         """What comes over the link does not count any more, and nothing goes out over it."""
         if self._links.get(link.node) is link:
             del self._links[link.node]
-            self._reach(link.node, None)
+            self._reachability.forget(link.node)
             self._count()
         for port in tuple(self.ports(link.node).values()):
             port.lose(link)
@@ -252,14 +253,11 @@ class HostLinks:
             link.tell(Key(public_key))
 
     def _reach(self, node_id: str, direct: DirectAddress | None) -> None:
-        """Where clients can reach the node from now on."""
-        if direct is None:
-            self._proved.pop(node_id, None)
-        else:
-            self._proved[node_id] = direct
+        """Where clients can reach the node from now on; None: they can't any more."""
+        event = log_events.DIRECT_WITHDRAWN if direct is None else log_events.DIRECT_PROVED
+        self._activity.note(event, None, node=node_id)
         for port in tuple(self.ports(node_id).values()):
-            port.direct = direct
-            port.news()
+            port.reach(direct)
 
     def send_away(self) -> None:
         """Ends all links: their nodes come back at another process."""
@@ -268,12 +266,12 @@ class HostLinks:
             link.end(CloseCode.GOING_AWAY, "come back at another gateway")
 
     async def run(self) -> None:
-        """Looks at links, for ever."""
+        """Looks at links, and at where clients can reach their nodes; for ever."""
         async with trio.open_nursery() as nursery:
-            self._proving.clear()
-            await self._look(nursery)
+            nursery.start_soon(self._reachability.run)
+            await self._look()
 
-    async def _look(self, nursery: trio.Nursery) -> None:
+    async def _look(self) -> None:
         next_at = trio.current_time() + SEEN_S
         while True:
             with trio.move_on_at(next_at):
@@ -287,30 +285,10 @@ class HostLinks:
                 self._cut_until = {one: at for one, at in self._cut_until.items() if at > now}
             for node_id in checked:
                 with suppress(DatabaseUnavailable):  # the next time
-                    self._prove(await self._check(node_id), nursery)
+                    await self._check(node_id)
 
-    def _prove(self, host: HostNode | None, nursery: trio.Nursery) -> None:
-        """Looks whether clients reach a node, unless that is known."""
-        if host is None or self._proved.get(host.id) == host.direct:
-            return
-        self._reach(host.id, None)
-        if host.direct is None or host.id in self._proving or len(self._proving) >= PROVING:
-            return
-        self._proving.add(host.id)
-        nursery.start_soon(self._prove_direct, host.id, host.direct)
-
-    async def _prove_direct(self, node_id: str, direct: DirectAddress) -> None:
-        try:
-            link = self._links.get(node_id)
-            if link is None or not await self._proofs.holds(node_id, direct, link.token_hash):
-                return
-            if self._links.get(node_id) is link:
-                self._reach(node_id, direct)
-        finally:
-            self._proving.discard(node_id)
-
-    async def _check(self, node_id: str) -> HostNode | None:
-        """Returns the node if it is linked to this process."""
+    async def _check(self, node_id: str) -> None:
+        """Looks at a node that is linked to this process, or has instances here."""
         link = self._links.get(node_id)
         noted = link is not None and await self._hosts.seen(
             node_id, link.token_hash, link=link.number, server=self.process()
@@ -318,7 +296,7 @@ class HostLinks:
         host = await self._hosts.get(node_id)
         if host is None:
             self.deleted(node_id)
-            return None
+            return
         for port in self.ports(node_id).values():
             port.draining = host.draining
         if node_id in self._renamed:
@@ -327,11 +305,13 @@ class HostLinks:
                 self._changed(host)
         if host.server not in (None, self.process()) and node_id in self._ports:
             self.elsewhere(node_id, host.server)
-        if link is None or noted or self._links.get(node_id) is not link:
-            return host if noted else None
+        if link is None or self._links.get(node_id) is not link:
+            return
+        if noted:
+            self._reachability.follow(node_id, host.direct, link.token_hash)
+            return
         self.detach(link)
         if host.link != link.number:
             link.end(CloseCode.REPLACED, "replaced by a newer link")
         else:
             link.end(CloseCode.CREDENTIAL_GONE, "the token is no longer valid")
-        return None

@@ -48,6 +48,7 @@ class HostedPort:
         link: the node's link; None: it has none.
         epoch: of what the node hosts; 0 before it has hosted the instance.
         direct: where clients can reach the node themselves, if it has proved that it is there.
+        withdrawn: whether they can't any more: those who are connected there are to come back.
         opening: the item by which the node begins with the instance, if it is still to be sent.
         owes_window: whether the node is to be told what was handled.
     """
@@ -61,6 +62,7 @@ class HostedPort:
         epochs: Callable[[], int],
         begun: Callable[[HostedPort], None],
         ended: Callable[[HostedPort], None],
+        doubted: Callable[[str], None],
     ) -> None:
         self.id = instance
         self.node = host.id
@@ -69,12 +71,13 @@ class HostedPort:
         self.draining = host.draining
         self.link: Link | None = None
         self.direct: DirectAddress | None = None
+        self.withdrawn = False
         self.epoch = 0
         self.outbox: Outbox[object] = Outbox()
         self.opening: object | None = None
         self.owes_window = False
         self._epochs = epochs
-        self._begun, self._ended = begun, ended
+        self._begun, self._ended, self._doubted = begun, ended, doubted
         self._hosted = self._refused = False
         self._changed: Callable[[], object] = lambda: None
         self._expected = 1
@@ -157,6 +160,10 @@ class HostedPort:
         if self.link is not None:
             self.link.breach(reason)
 
+    def doubt(self) -> None:
+        """As `NodePort.doubt`."""
+        self._doubted(self.node)
+
     def ended(self) -> None:
         """As `NodePort.ended`."""
         self._changed = lambda: None
@@ -177,13 +184,18 @@ class HostedPort:
     def lose(self, link: Link) -> None:
         """A link has ended."""
         if self.link is link:
-            self.link = None
+            self.link = self.direct = None
             if self.opening is not None:
                 self._hosted = False  # the node may not have got it
             self._changed()
 
     def news(self) -> None:
         """Something has changed: the actor looks."""
+        self._changed()
+
+    def reach(self, direct: DirectAddress | None) -> None:
+        """Clients can reach the node there from now on; None: they can't any more."""
+        self.direct, self.withdrawn = direct, direct is None
         self._changed()
 
     def hear(self, fan: Fan | Direct) -> str | None:

@@ -289,6 +289,10 @@ SERVICE_TOKEN_REVOKED: Final = "service.token_revoked"  # noqa: S105
 # Instance nodes
 NODE_CREATED: Final = "node.created"
 DIRECT_CONNECTED: Final = "direct.connected"
+DIRECT_PROVED: Final = "direct.proved"
+"""A linked node has proved that clients reach it at its address."""
+DIRECT_WITHDRAWN: Final = "direct.withdrawn"
+"""A linked node does not prove any more that it is at its address: clients get the server again."""
 NODE_LINKED: Final = "node.linked"
 """An instance node has opened a link; `link` is its number."""
 NODE_UNLINKED: Final = "node.unlinked"

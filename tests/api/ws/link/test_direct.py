@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_address
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,10 +15,20 @@ import trio
 from trio.testing import MockClock
 
 from actors.links.direct_proofs import DirectProofs
+from actors.links.reachability import (
+    AGAIN_S,
+    CONFIRM_S,
+    DOUBT_S,
+    JITTER,
+    PROVING,
+    RETRY_S,
+    Reachability,
+)
 from reileta.errors import NoResponse, NotImplementedHere, NotInInstance
-from reileta.federation.client import RemoteAnswer
+from reileta.federation.client import GuardedClient, RemoteAnswer
 from reileta.protocol.node_link import Direct, Fan, Host, Key, Leave, Ping, Pong, Return, Say
 from reileta.records import DirectAddress
+from reileta.rules.federation.networks import Networks
 from reileta.rules.nodes.direct import proof
 from reileta.security.server_key import ServerKey
 from reileta.security.tickets import Ticket, read
@@ -30,20 +43,25 @@ class Reachable:
     """`Proofs` of a test."""
 
     def __init__(self) -> None:
-        self.asked: list[DirectAddress] = []
+        self.asked: list[tuple[float, DirectAddress]] = []
         self.there = True
 
     async def holds(self, node: str, direct: DirectAddress, token_hash: bytes) -> bool:
         await trio.lowlevel.checkpoint()
-        self.asked.append(direct)
+        self.asked.append((trio.current_time(), direct))
         return self.there
 
 
 @pytest.fixture
+def proofs() -> Reachable:
+    return Reachable()
+
+
+@pytest.fixture
 async def links(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, proofs: Reachable
 ) -> AsyncIterator[LinkHarness]:
-    monkeypatch.setattr("actors.node.DirectProofs", lambda _: Reachable())
+    monkeypatch.setattr("actors.node.DirectProofs", lambda _: proofs)
     async with open_links(monkeypatch) as links:
         hosts = links.harness.store.host_nodes.hosts
         hosts[NODE] = replace(hosts[NODE], direct=WHERE)
@@ -75,6 +93,13 @@ class Party:
         """What a player said directly, as the node tells it."""
         await self.end.send(self.end.fan(self.host, self.player(number), value, **more))
         await settle()
+
+    async def wait(self, seconds: float) -> None:
+        """Time passes, and the link lasts."""
+        until = trio.current_time() + seconds
+        while (left_s := until - trio.current_time()) > 0:
+            self.end.transport.heard_at = trio.current_time()
+            await trio.sleep(min(left_s, 10))
 
     def heard(self) -> list[list[Any]]:
         found = [list(each.sink.take()) for each in self.clients]
@@ -268,9 +293,8 @@ async def test_a_node_that_begins_anew_sends_to_nobody(
 
 
 async def test_players_who_came_before_the_node_was_found_are_told(
-    links: LinkHarness, autojump_clock: MockClock
+    links: LinkHarness, proofs: Reachable, autojump_clock: MockClock
 ) -> None:
-    proofs: Any = links.harness.node.host_links._proofs  # noqa: SLF001 - the fake of this file
     proofs.there = False
     end = await links.linked()
     ada = await links.harness.joined(1)
@@ -286,6 +310,155 @@ async def test_players_who_came_before_the_node_was_found_are_told(
     (told,) = [one for one in ada.sink.take() if one["command"] == "instance-direct"]
     assert told["data"] == {"state": "offered"}
     assert (await ticket_of(party, 0)).player == party.player(0)
+
+
+async def offers(party: Party) -> bool:
+    """Whether a client that joins now, and one that is inside, can go to the node."""
+    late = await party.links.harness.connect(5)
+    await late.join()
+    (welcome,) = [one for one in late.sink.take() if one["command"] == "instance-join"]
+    await late.leave()
+    try:
+        await ticket_of(party, 0)
+    except NotImplementedHere:
+        assert "direct" not in welcome["data"]
+        return False
+    return bool(welcome["data"]["direct"])
+
+
+async def test_an_address_that_is_somebody_else_s_now_is_withdrawn(
+    party: Party, proofs: Reachable, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    assert await offers(party)
+    proofs.there = False
+    await party.wait(AGAIN_S + CONFIRM_S + 1)
+    assert not await offers(party)
+    # Those who were there get data over the server again.
+    assert party.end.one(Return).player == party.player(1)
+    assert "instance-restored" in party.commands(1)
+    await party.say(0, b"1")
+    assert party.heard()[1] == [1]
+    proofs.there = True
+    await party.wait(AGAIN_S)
+    assert await offers(party)
+    assert party.commands(1).count("instance-direct") == 1
+    await party.direct(1)
+    await party.say(0, b"2")
+    assert party.heard()[1] == []
+
+
+async def test_one_proof_that_fails_changes_nothing(
+    party: Party, proofs: Reachable, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    proofs.asked.clear()
+    proofs.there = False
+    while not proofs.asked:
+        await party.wait(1)
+    proofs.there = True
+    await party.wait(CONFIRM_S + 1)
+    assert await offers(party)
+    assert not party.end.take(Return)
+
+
+async def test_an_address_is_proved_again_and_again(
+    proofs: Reachable, autojump_clock: MockClock
+) -> None:
+    reachability = Reachability(proofs, lambda node, direct: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reachability.run)
+        reachability.follow(NODE, WHERE, TOKEN)
+        await trio.sleep(10 * AGAIN_S)
+        waits = [later - at for (at, _), (later, _) in pairwise(proofs.asked)]
+        assert all(JITTER[0] * AGAIN_S <= wait <= JITTER[1] * AGAIN_S for wait in waits)
+        assert len(waits) >= 9
+        # Less and less often while it fails.
+        proofs.there = False
+        proofs.asked.clear()
+        await trio.sleep(10 * AGAIN_S)
+        waits = [later - at for (at, _), (later, _) in pairwise(proofs.asked)]
+        assert waits[0] <= CONFIRM_S
+        assert waits[1] <= RETRY_S
+        assert waits[-1] >= JITTER[0] * AGAIN_S
+        nursery.cancel_scope.cancel()
+
+
+async def test_clients_that_don_t_reach_a_node_have_it_looked_at(
+    party: Party, proofs: Reachable, autojump_clock: MockClock
+) -> None:
+    await party.wait(DOUBT_S)
+    proofs.asked.clear()
+    proofs.there = False
+    await ticket_of(party, 1)
+    await party.wait(1)
+    assert not proofs.asked
+    await ticket_of(party, 1)  # the first one did not lead there
+    await party.wait(1)
+    assert len(proofs.asked) == 1
+    await party.wait(CONFIRM_S)
+    assert not await offers(party)
+    # A client that asks for nothing but tickets causes few proofs.
+    proofs.there = True
+    await party.wait(RETRY_S)
+    proofs.asked.clear()
+    for _ in range(100):
+        await ticket_of(party, 1)
+        await party.wait(0.1)
+    assert len(proofs.asked) <= 10 / DOUBT_S + 1
+
+
+async def test_an_address_that_its_owner_changes_is_proved_anew(
+    party: Party, proofs: Reachable, autojump_clock: MockClock
+) -> None:
+    await party.direct(1)
+    hosts = party.links.harness.store.host_nodes.hosts
+    other = DirectAddress("other.example", secure=True)
+    proofs.there = False
+    hosts[NODE] = replace(hosts[NODE], direct=other)
+    party.links.harness.node.host_links.refresh(NODE)
+    await party.wait(1)
+    assert proofs.asked[-1][1] == other
+    assert not await offers(party)
+    assert party.end.one(Return).player == party.player(1)
+    hosts[NODE] = replace(hosts[NODE], direct=None)
+    party.links.harness.node.host_links.refresh(NODE)
+    await party.wait(1)
+    proofs.asked.clear()
+    await party.wait(2 * AGAIN_S)
+    assert not proofs.asked
+
+
+async def test_nodes_that_answer_nowhere_don_t_keep_others_from_being_looked_at(
+    autojump_clock: MockClock,
+) -> None:
+    """`PROVING` of them are looked at all the time; each takes as long as a request may."""
+    there, told = {"n_honest"}, dict[str, DirectAddress | None]()
+    looked: list[float] = []
+
+    class Slow:
+        async def holds(self, node: str, direct: DirectAddress, token_hash: bytes) -> bool:
+            if node != "n_honest":
+                await trio.sleep(5)
+            else:
+                looked.append(trio.current_time())
+            return node in there
+
+    reachability = Reachability(Slow(), told.__setitem__)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reachability.run)
+        reachability.follow("n_honest", WHERE, TOKEN)
+        await trio.sleep(0.1)
+        assert told == {"n_honest": WHERE}
+        for number in range(20 * PROVING):
+            reachability.follow(f"n_{number}", WHERE, TOKEN)
+        await trio.sleep(AGAIN_S + 5)
+        assert len(looked) == 2
+        there.clear()
+        await trio.sleep(AGAIN_S + CONFIRM_S + 10)
+        assert told["n_honest"] is None
+        assert reachability.address("n_honest") is None
+        nursery.cancel_scope.cancel()
 
 
 async def test_nodes_hear_of_another_key(party: Party, autojump_clock: MockClock) -> None:
@@ -344,3 +517,46 @@ async def test_only_the_node_proves_that_it_is_there() -> None:
     assert not await DirectProofs(Web(right, secure=False)).holds(NODE, WHERE, TOKEN)
     for answer in (b"", b"[]", b"{}", b'{"proof": 1}', b'{"proof": ""}', b"\xff", None):
         assert not await DirectProofs(Web(lambda *_, a=answer: a)).holds(NODE, WHERE, TOKEN)
+
+
+async def test_each_proof_looks_the_address_up_and_checks_it() -> None:
+    resolved: list[list[str]] = [["203.0.112.7"], ["203.0.112.8"], ["127.0.0.1"]]
+    reached: list[str] = []
+
+    async def resolve(name: str) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        return [ip_address(one) for one in resolved.pop(0)]
+
+    async with trio.open_nursery() as nursery:
+
+        async def connect(ip: Any, port: int) -> trio.abc.Stream:
+            reached.append(str(ip))
+            ours, theirs = trio.testing.memory_stream_pair()
+            nursery.start_soon(serve, theirs)
+            return ours
+
+        async def serve(stream: Any) -> None:
+            """The node: it would keep the connection."""
+            with suppress(trio.BrokenResourceError):
+                while head := await stream.receive_some():
+                    nonce = re.findall(rb"nonce=(\S+)", head)[0].decode()
+                    body = b'{"proof": "%b"}' % proof(TOKEN, NODE, plain, nonce).encode()
+                    length = b"Content-Length: %d" % len(body)
+                    await stream.send_all(b"HTTP/1.1 200 OK\r\n%b\r\n\r\n%b" % (length, body))
+
+        plain = "attic.example:8080"
+        async with GuardedClient(
+            address=ADDRESS,
+            own=lambda ip, port: False,
+            allowed=Networks(),
+            insecure=frozenset({plain}),
+            resolve=resolve,
+            connect=connect,
+        ) as client:
+            proofs = DirectProofs(client)
+            where = DirectAddress(plain, secure=False)
+            assert await proofs.holds(NODE, where, TOKEN)
+            assert await proofs.holds(NODE, where, TOKEN)
+            assert not await proofs.holds(NODE, where, TOKEN)  # it is this machine now
+        nursery.cancel_scope.cancel()
+    assert reached == ["203.0.112.7", "203.0.112.8"]
