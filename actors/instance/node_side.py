@@ -218,7 +218,8 @@ class HostedOnNode:
             )
         )
         self._left.clear()
-        self._relay.direct.clear()  # the node ends these connections, too
+        self._tickets.clear()  # the node takes none of another epoch
+        self._relay.direct.clear()  # it ends these connections, too
         lost = was is _State.PAUSED or (was is _State.HOSTED and self._was_hosted) or self._moved
         self._state, self._was_hosted, self._moved = _State.HOSTED, True, False
         self._relay.say = self._say
@@ -291,6 +292,7 @@ class HostedOnNode:
             server=config.address,
             node=self._port.node,
             instance=self._parts.id,
+            epoch=self._port.epoch,
             player=player.id,
             user=player.user,
             name=player.displayname,

@@ -104,6 +104,8 @@ class NodePort(Protocol):
 
     node: str
     """The node's id."""
+    epoch: int
+    """Of what the node hosts; another one each time that it begins anew."""
     direct: records.DirectAddress | None
     """Where clients can reach the node themselves; None: they can't."""
     withdrawn: bool

@@ -56,8 +56,8 @@ WAITING: Final = 1024
 """Connections that have shown no ticket yet."""
 HANDSHAKE_S: Final = 5.0
 AUTHENTICATE_S: Final = 5.0
-SEATED_S: Final = 2.0
-"""Seconds for the link to tell of a player whose ticket is here already."""
+SEATED_S: Final = 3.0
+"""Seconds for the link to tell of a player whose ticket is here already, or to begin."""
 SEATED_LOOK_S: Final = 0.02
 CLOSING_S: Final = 2.0
 """Seconds for a client to close its side."""
@@ -350,12 +350,16 @@ class _Connection:
             credential = _credentials.decode(message.data)
         except msgspec.MsgspecError:
             raise MessageInvalid.field("data.ticket", "must be a text") from None
-        if not self._gate.live:
-            raise Overloaded
-        ticket = self._server.accept(credential.ticket)
+        # The link may be a moment behind the client, or have been opened a moment ago.
+        ticket: Ticket | None = None
         with trio.move_on_after(SEATED_S):
-            while not self._seated(ticket):  # noqa: ASYNC110  # the link is a moment behind
+            while not self._gate.live:  # noqa: ASYNC110  # rarely needed
                 await trio.sleep(SEATED_LOOK_S)
+            ticket = self._server.accept(credential.ticket)
+            while not self._seated(ticket):  # noqa: ASYNC110
+                await trio.sleep(SEATED_LOOK_S)
+        if ticket is None or not self._gate.live:
+            raise Overloaded
         if not self._seated(ticket):
             raise TicketInvalid
         if self._over:
@@ -371,8 +375,14 @@ class _Connection:
         _log.info(log_events.DIRECT_CONNECTED, instance=ticket.instance, player=ticket.player)
 
     def _seated(self, ticket: Ticket) -> bool:
+        """Whether the ticket's player is inside. Raises TicketInvalid if the ticket is of an
+        earlier epoch of the instance: it may have been used."""
         room = self._gate.rooms.rooms.get(ticket.instance)
-        seat = None if room is None else room.players.get(ticket.player)
+        if room is None or room.epoch < ticket.epoch:
+            return False  # the server has begun anew, and the node is about to hear of it
+        if room.epoch > ticket.epoch:
+            raise TicketInvalid
+        seat = room.players.get(ticket.player)
         return seat is not None and seat.user == ticket.user
 
     def _say(self, message: _Message, state: bytes | None) -> None:

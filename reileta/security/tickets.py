@@ -2,7 +2,11 @@
 
 The server signs a ticket for one player, one instance and one node; the node checks it by itself,
 with the server's public key. It is valid for `VALID_S`, and once: the node remembers its id until
-then. A ticket is the way in, and nothing else: who is inside, the server tells the node.
+then. A node that starts again remembers nothing, but it also hosts no instance any more: the server
+gives it each instance anew, in a new epoch. A ticket names the epoch in which it was made, so
+tickets of before are refused, whatever the clocks of node and server show.
+
+A ticket is the way in, and nothing else: who is inside, the server tells the node.
 """
 
 from __future__ import annotations
@@ -29,11 +33,13 @@ TICKET_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a ticket says. `expires_at` in seconds since 1970; `user` is `id@server`."""
+    """What a ticket says. `expires_at` in seconds since 1970; `user` is `id@server`; `epoch`: in
+    which the node hosts the instance."""
 
     server: str
     node: str
     instance: str
+    epoch: int
     player: str
     user: str
     name: str
@@ -50,6 +56,7 @@ def issue(key: ServerKey, ticket: Ticket) -> str:
         "aud": ticket.node,
         "sub": ticket.user,
         "ins": ticket.instance,
+        "epo": ticket.epoch,
         "ply": ticket.player,
         "name": ticket.name,
         "role": ticket.role,
@@ -89,8 +96,10 @@ def read(text: str, public_key: str, *, server: str, node: str, now_s: float) ->
 def _ticket(claims: dict[str, Any]) -> Ticket:
     names = ("iss", "aud", "ins", "ply", "sub", "name", "role", "jti")
     texts = [claims.get(name) for name in names]
-    expires_at = claims.get("exp")
-    if not all(isinstance(one, str) for one in texts) or type(expires_at) is not int:
+    epoch, expires_at = claims.get("epo"), claims.get("exp")
+    if not all(isinstance(one, str) for one in texts):
+        raise TicketInvalid
+    if type(epoch) is not int or type(expires_at) is not int:
         raise TicketInvalid
     server, node, instance, player, user, name, role, id_ = map(str, texts)
-    return Ticket(server, node, instance, player, user, name, role, expires_at, id_)
+    return Ticket(server, node, instance, epoch, player, user, name, role, expires_at, id_)

@@ -50,12 +50,18 @@ class Bench:
     rooms: Rooms = field(default_factory=Rooms)
     live: bool = True
     now_s: float = NOW
+    epoch: int = 5
     numbers: int = 0
 
     def __post_init__(self) -> None:
         self.server = DirectServer(self, TOKEN_HASH, now_s=lambda: self.now_s)
         self.rooms.welcome(Welcome(NODE, 1, SERVER, self.key.public_base64url))
-        self.rooms.hear([Host(ROOM, 5, "w_1", "u_1@x", None, 8)])
+        self.begin(self.epoch)
+
+    def begin(self, epoch: int) -> None:
+        """The server has the node begin with the room."""
+        self.epoch, self.numbers = epoch, 0
+        self.rooms.hear([Host(ROOM, epoch, "w_1", "u_1@x", None, 8)])
         for number in (1, 2, 3, 4):
             self.tell(Enter, Seat(f"p_{number}", f"u_{number}@x", f"U{number}", "normal"))
 
@@ -65,7 +71,7 @@ class Bench:
     def tell(self, kind: Any, *fields: Any) -> list[Any]:
         """An item of the server; what the node sends then."""
         self.numbers += 1
-        return self.rooms.hear([kind(ROOM, 5, self.numbers, *fields)])
+        return self.rooms.hear([kind(ROOM, self.epoch, self.numbers, *fields)])
 
     def sent(self) -> list[Any]:
         return self.rooms.news()
@@ -78,6 +84,7 @@ class Bench:
             server=SERVER,
             node=NODE,
             instance=ROOM,
+            epoch=self.epoch,
             player=f"p_{number}",
             user=f"u_{number}@x",
             name="",
@@ -179,9 +186,41 @@ async def test_a_ticket_is_taken_once(bench: Bench, autojump_clock: MockClock) -
         assert await second.closed() == 4000
 
 
+async def test_a_node_that_starts_again_takes_no_ticket_twice(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    used, unused = bench.ticket(1), bench.ticket(2)
+    async with bench.connected() as guest:
+        assert "error" not in await guest.ask("authenticate", {"ticket": used})
+    again = Bench(bench.key, epoch=6)  # the same players are inside
+    for ticket in (used, unused):
+        async with again.connected() as guest:
+            assert code(await guest.ask("authenticate", {"ticket": ticket})) == 131
+            assert await guest.closed() == 4000
+    async with again.inside(1):
+        pass
+
+
+async def test_no_ticket_is_taken_twice_while_a_node_starts_again(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    """The server has not given it the instance anew yet."""
+    old = bench.ticket(1)
+    bench.rooms.welcome(Welcome(NODE, 2, SERVER, bench.key.public_base64url))
+    async with bench.connected() as guest, bench.connected() as other:
+        await guest.send("authenticate", {"ticket": old}, state=1)
+        await other.send("authenticate", {"ticket": bench.ticket(2, epoch=6)}, state=1)
+        await trio.sleep(1)
+        bench.begin(6)
+        assert code(await guest.get()) == 131
+        assert "error" not in await other.get()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
+        {"epoch": 4},
+        {"epoch": 6},
         {"node": "n_2"},
         {"server": "b.example"},
         {"instance": "i_2"},
@@ -221,6 +260,17 @@ async def test_the_ticket_may_be_faster_than_the_link(
         await guest.send("authenticate", {"ticket": ticket}, state=1)
         await trio.sleep(1)
         bench.tell(Enter, Seat("p_5", "u_5@x", "U5", "normal"))
+        assert "error" not in await guest.get()
+
+
+async def test_a_client_may_be_faster_than_the_first_answer_over_the_link(
+    bench: Bench, autojump_clock: MockClock
+) -> None:
+    bench.live = False
+    async with bench.connected() as guest:
+        await guest.send("authenticate", {"ticket": bench.ticket()}, state=1)
+        await trio.sleep(1)
+        bench.live = True
         assert "error" not in await guest.get()
 
 

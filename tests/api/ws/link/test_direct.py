@@ -138,6 +138,7 @@ async def test_a_ticket_names_its_player(party: Party, autojump_clock: MockClock
     first, again = await ticket_of(party, 0), await ticket_of(party, 0)
     assert (first.instance, first.player, first.user) == (ROOM, party.player(0), user_at(1))
     assert first.id != again.id
+    assert first.epoch == party.host.epoch
     stranger = await party.links.harness.connect(7)
     with pytest.raises(NotInInstance):
         await party.links.harness.node.instance_service.ticket(ROOM, stranger.principal)
