@@ -166,20 +166,26 @@ def ins(
     ] = None,
 ) -> int:
     """Run an instance node, which hosts instances for a server over a link."""
-    if not gateway.startswith(("ws://", "wss://")):
-        raise cli_options.WrongUse("--gateway: must begin with wss:// or ws://")
+    from reileta.instance_node import link, program
+    from reileta.observability import log
+
+    if not link.is_gateway(gateway):
+        raise cli_options.WrongUse(
+            "--gateway: must be wss:// or ws://, a host, and a path if the server has a base path"
+        )
     if token_file is not None:
         with _reading(token_file) as file:
             token = file.read(1024).decode("ascii", "replace").strip()
     if not token or not token.startswith("na_"):
-        raise cli_options.WrongUse("--token: must be the token of a node, na_…")
+        raise cli_options.WrongUse(
+            "--token, --token-file or REILETA_NODE_TOKEN: must be the token of a node, na_…"
+        )
     host, _, port = (direct or "").rpartition(":")
     if direct is not None and not (host and port.isdecimal() and 0 < int(port) < 65536):
         raise cli_options.WrongUse("--direct: must be HOST:PORT")
     if (tls_cert is None) != (tls_key is None) or (tls_cert is not None and direct is None):
         raise cli_options.WrongUse("--tls-cert, --tls-key: belong together, and to --direct")
-    from reileta.instance_node import program
-
+    log.configure()
     try:
         listening = None
         if direct is not None:

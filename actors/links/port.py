@@ -198,14 +198,19 @@ class HostedPort:
         self.direct, self.withdrawn = direct, direct is None
         self._changed()
 
+    def is_late(self, fan: Fan | Direct) -> bool:
+        """Whether a message counts for nothing: the node has not heard of a change yet, or says it
+        again."""
+        if not self._hosted or fan.epoch < self.epoch:
+            return True
+        return fan.epoch == self.epoch and fan.number < self._expected
+
     def hear(self, fan: Fan | Direct) -> str | None:
         """Takes the node's message; returns what is wrong with it, or None."""
-        if not self._hosted or fan.epoch < self.epoch:
-            return None  # it has not heard of the change yet
+        if self.is_late(fan):
+            return None
         if fan.epoch > self.epoch:
             return "names an epoch that there is not"
-        if fan.number < self._expected:
-            return None
         if fan.number > self._expected:
             return "leaves out a number"
         self._expected += 1

@@ -19,6 +19,7 @@ import httptools
 
 from api.envelope import request_line
 from reileta.errors import HeadTooLarge, MessageInvalid, NotImplementedHere, ReiletaError
+from reileta.rules.gateway import PASSED
 from reileta.settings import KIB
 
 HEAD_LIMIT_BYTES: Final = 16 * KIB
@@ -28,6 +29,9 @@ LINE_LIMIT_BYTES: Final = 8 * KIB
 than linear time."""
 HEADER_LIMIT: Final = 100
 """Number of headers of a request."""
+PASSED_BYTES: Final = 512
+"""What a gateway adds to a head counts against none of these limits, since it must be able to pass
+on all that it takes itself: one header of each of `PASSED`, and so many bytes."""
 
 Headers = list[tuple[bytes, bytes]]
 """Pairs of name (lower case) and value."""
@@ -41,6 +45,7 @@ _TARGET: Final = re.compile(rb"[!-~]+")
 _METHOD: Final = re.compile(rb"[A-Z][A-Z-]{0,31}")
 _SCHEMES: Final = (b"http://", b"https://")
 _SETTING_BYTES: Final = 6
+_LINE_BYTES: Final = len(b": \r\n")
 _SPACE: Final = b" \t"
 
 
@@ -123,7 +128,7 @@ def checked(
         raise _bad("path", "must begin with one /")
     if len(target) > LINE_LIMIT_BYTES:
         raise BadRequest(HeadTooLarge.field("path", f"must be at most {LINE_LIMIT_BYTES} bytes"))
-    if len(headers) > HEADER_LIMIT:
+    if len(headers) > HEADER_LIMIT and len(headers) - len(_passed(headers)) > HEADER_LIMIT:
         raise BadRequest(HeadTooLarge.field("headers", f"must be at most {HEADER_LIMIT}"), text)
     head = RequestHead(method.decode("ascii"), path, query, version, headers)
     head.keep_alive = version != "1.0"
@@ -133,6 +138,11 @@ def checked(
         bad.target = text
         raise
     return head
+
+
+def _passed(headers: Headers) -> dict[bytes, bytes]:
+    """The headers that a gateway adds."""
+    return {name: value for name, value in headers if name in PASSED}
 
 
 def _absolute(target: bytes) -> tuple[bytes, bytes, bytes]:
@@ -303,13 +313,21 @@ class HeadParser:
             pass
         except httptools.HttpParserError as error:
             raise _bad("request", f"is not valid HTTP: {error}") from None
-        if self._size > HEAD_LIMIT_BYTES:
-            raise BadRequest(
-                HeadTooLarge.field("headers", f"must be at most {HEAD_LIMIT_BYTES} bytes")
-            )
+        if self._size > HEAD_LIMIT_BYTES + PASSED_BYTES:
+            raise self._too_large()
+
+    def _too_large(self) -> BadRequest:
+        return BadRequest(
+            HeadTooLarge.field("headers", f"must be at most {HEAD_LIMIT_BYTES} bytes")
+        )
 
     def head(self, line: bytes) -> RequestHead:
         """The head, after all of it was fed. `line` is its first line. Raises BadRequest."""
+        if self._size > HEAD_LIMIT_BYTES:
+            passed = _passed(self._fields.headers)
+            added = sum(len(name) + len(value) + _LINE_BYTES for name, value in passed.items())
+            if self._size - min(added, PASSED_BYTES) > HEAD_LIMIT_BYTES:
+                raise self._too_large()
         parts = line.split(b" ")
         if len(parts) != 3 or parts[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
             raise _bad("request", "must begin with a method, a path and HTTP/1.1")

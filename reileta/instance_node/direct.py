@@ -293,7 +293,8 @@ class _Connection:
             self._flush_protocol()
             if self._out_bytes > BACKLOG_BYTES:
                 self._close(CloseCode.TOO_SLOW, "does not read")
-            if self._protocol.close_rcvd is not None or self._protocol.state is State.CLOSED:
+            ended = self._protocol.close_rcvd is not None or self._protocol.state is State.CLOSED
+            if ended or self._protocol.parser_exc is not None:
                 return
 
     async def _take_frame(self, frame: Frame) -> None:

@@ -14,7 +14,7 @@ import structlog
 import trio
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidState, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.typing import Subprotocol
@@ -65,6 +65,26 @@ class _Answer(msgspec.Struct):
     redirect: _Redirect
 
 
+class _Error(msgspec.Struct):
+    """What is wrong, in an answer."""
+
+    message: str
+
+
+class _Failed(msgspec.Struct):
+    """An answer with an error."""
+
+    error: _Error
+
+
+def _told(body: bytes | bytearray | None) -> str:
+    """What the server says is wrong; empty if it does not say."""
+    try:
+        return msgspec.json.decode(body or b"", type=_Failed).error.message[:200]
+    except msgspec.MsgspecError:
+        return ""
+
+
 class Refused(Exception):
     """The server does not take the token: there is no use in trying again."""
 
@@ -79,6 +99,24 @@ class Redirected(Closed):
     def __init__(self, url: str) -> None:
         super().__init__(f"is sent to {url}")
         self.url = url
+
+
+def is_gateway(url: str) -> bool:
+    """Whether a link can be opened to that address: `wss://` or `ws://`, a host, perhaps a port and
+    a path."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        named = parts.port != 0
+    except ValueError:
+        return False
+    plain = url.isprintable() and not any(one in url for one in " ?#@\\")
+    return named and plain and parts.scheme in ("ws", "wss") and bool(parts.hostname)
+
+
+def _reason(why: BaseException) -> str:
+    """Why a link ended; Trio says what TLS has found in the cause only."""
+    return str(why) or str(why.__cause__ or "") or type(why).__name__
 
 
 class NodeLink:
@@ -130,7 +168,7 @@ class NodeLink:
                     continue
                 reason = str(why)
             except (Closed, OSError, trio.TooSlowError, trio.BrokenResourceError, Malformed) as why:
-                reason = str(why) or type(why).__name__
+                reason = _reason(why)
             if trio.current_time() - begun >= LASTED_S:
                 retry_s = RETRY_S
             wait_s = self._random() * retry_s  # full jitter
@@ -168,7 +206,9 @@ class NodeLink:
                             self._alive_at = max(self._alive_at, asked_at)
                     await socket.send(self.rooms.hear(heard))
         except* (Closed, OSError, trio.TooSlowError, trio.BrokenResourceError, Malformed) as group:
-            raise Closed(str(group.exceptions[0]) or "silent") from None
+            why: BaseException = group.exceptions[0]
+            silent = isinstance(why, trio.TooSlowError)
+            raise Closed("silent" if silent else _reason(why)) from None
         finally:
             self._alive_at = -math.inf
             self._pinged.clear()
@@ -234,9 +274,11 @@ class _Socket:
                     if isinstance(error, InvalidStatus):
                         status = error.response.status_code
                         self._follow(error.response)
+                        told = _told(error.response.body)
                         if status in (400, 401, 403):
-                            raise Refused(f"the server answers {status}: is the token right?")
-                        raise Closed(f"the server answers {status}")
+                            told = told or "is the token right?"
+                            raise Refused(f"the server answers {status}: {told}")
+                        raise Closed(f"the server answers {status} {told}".strip())
                     if error is not None:
                         raise Closed(str(error))
                     return
@@ -252,7 +294,9 @@ class _Socket:
             return
         if told.secure or not self._secure:
             scheme = "wss" if told.secure else "ws"
-            raise Redirected(f"{scheme}://{told.address}{self._path}")
+            url = f"{scheme}://{told.address}{self._path}"
+            if is_gateway(url):
+                raise Redirected(url)
 
     async def receive(self) -> bytes:
         """The next message. Raises Closed."""
@@ -273,6 +317,8 @@ class _Socket:
             self._protocol.receive_eof()
         events: list[object] = list(self._protocol.events_received())
         await self._flush()
+        if self._protocol.parser_exc is not None:
+            raise Closed(f"the server breaks the protocol: {self._protocol.parser_exc}")
         close = self._protocol.close_rcvd
         if close is not None:
             raise Closed(f"closed with {close.code} {close.reason}".strip())
@@ -282,8 +328,11 @@ class _Socket:
 
     async def send(self, items: list[object]) -> None:
         """Sends the items; waits while the server does not read."""
-        for message in messages_of(items):
-            self._protocol.send_binary(message)
+        try:
+            for message in messages_of(items):
+                self._protocol.send_binary(message)
+        except InvalidState:
+            raise Closed("the connection is closing") from None
         await self._flush()
 
     async def _flush(self) -> None:

@@ -21,6 +21,10 @@ DATA_BYTES: Final = 64 * 1024
 """Largest `data` of a player's message."""
 ITEM_BYTES: Final = 64
 """What an item counts besides its data."""
+MESSAGE_ITEMS: Final = 4096
+"""A sender begins a new message after so many items."""
+ITEMS_LIMIT: Final = 2 * MESSAGE_ITEMS
+"""Most items of a message: the smallest have two bytes, and each takes time."""
 
 T = TypeVar("T")
 
@@ -235,10 +239,22 @@ FromServer: TypeAlias = (
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _items: Final = msgspec.msgpack.Decoder(list[msgspec.Raw])
+_SHORT: Final = 0x90
+_SIZED: Final = {0xDC: 2, 0xDD: 4}
+"""How MessagePack begins an array, and how many bytes its length has."""
 
 
 class Malformed(Exception):
     """A message, or an item of it, has not the form that it must have."""
+
+
+class _Tagged(msgspec.Struct, array_like=True):
+    """The beginning of any item."""
+
+    tag: int
+
+
+_tags: Final = msgspec.msgpack.Decoder(list[_Tagged])
 
 
 class Codec(Generic[T]):
@@ -251,24 +267,36 @@ class Codec(Generic[T]):
 
     def decode(self, message: bytes) -> list[T]:
         """The items of known tags. Raises Malformed."""
+        return self.decode_counted(message)[0]
+
+    def decode_counted(self, message: bytes) -> tuple[list[T], int]:
+        """The items of known tags, and how many there are of all tags. Raises Malformed."""
+        if _length(message) > ITEMS_LIMIT:
+            raise Malformed("has too many items")
         try:
-            return self._whole.decode(message)
+            items = self._whole.decode(message)
         except (ValueError, RecursionError):
             pass  # an item of a later version, perhaps
+        else:
+            return items, len(items)
         try:
-            return [item for raw in _items.decode(message) for item in self._decode(raw)]
+            tags = _tags.decode(message)
+            known = [
+                self._one.decode(raw)
+                for raw, tagged in zip(_items.decode(message), tags, strict=True)
+                if tagged.tag in self._tags
+            ]
         except (ValueError, RecursionError) as error:
             raise Malformed(str(error)) from None
+        return known, len(tags)
 
-    def _decode(self, raw: msgspec.Raw) -> list[T]:
-        try:
-            return [self._one.decode(raw)]
-        except (ValueError, RecursionError):
-            item = msgspec.msgpack.decode(raw)
-            tag = item[0] if isinstance(item, list) and item else None
-            if type(tag) is int and tag not in self._tags:
-                return []
-            raise
+
+def _length(message: bytes) -> int:
+    """How many items a message says that it has; 0 if it is no array."""
+    first = message[0] if message else 0
+    if first in _SIZED:
+        return int.from_bytes(message[1 : 1 + _SIZED[first]], "big")
+    return first & 0x0F if first & 0xF0 == _SHORT else 0
 
 
 from_node: Final[Codec[FromNode]] = Codec(FromNode, (1, 2, 3, 4, 5, 20, 21, 22))
@@ -277,7 +305,9 @@ from_server: Final[Codec[FromServer]] = Codec(FromServer, (1, 2, 3, 4, 5, 6, 7, 
 
 def size_of(item: object) -> int:
     """What an item counts against a window: its data, its texts, and `ITEM_BYTES`."""
-    return ITEM_BYTES + len(getattr(item, "data", b"")) + len(getattr(item, "key", None) or "")
+    receivers = getattr(item, "to", None) or ()
+    texts = len(getattr(item, "key", None) or "") + sum(map(len, receivers))
+    return ITEM_BYTES + len(getattr(item, "data", b"")) + texts
 
 
 def messages_of(items: Iterable[object]) -> list[bytes]:
@@ -286,7 +316,7 @@ def messages_of(items: Iterable[object]) -> list[bytes]:
     messages, part, size = [], list[bytes](), 0
     for item in items:
         encoded = _encode(item)
-        if size + len(encoded) > FRAME_BYTES and part:
+        if part and (size + len(encoded) > FRAME_BYTES or len(part) >= MESSAGE_ITEMS):
             messages.append(_joined(part))
             part, size = [], 0
         part.append(encoded)

@@ -24,6 +24,7 @@ GATEWAY: Final = b"avr-gateway"
 CLIENT: Final = b"avr-client"
 TRACE: Final = b"avr-trace"
 PROOF: Final = b"avr-proof"
+PASSED: Final = frozenset({GATEWAY, CLIENT, TRACE, PROOF})
 MINUTE_MS: Final = 60_000
 
 _CLAIMED: Final = re.compile(r"(?:avr|x[-_]forwarded)[-_].*|forwarded", re.IGNORECASE | re.DOTALL)
@@ -124,7 +125,7 @@ def passed_by(headers: Iterable[tuple[bytes, bytes]]) -> tuple[Passed, str] | No
     """
     found: dict[bytes, str] = {}
     for name, value in headers:
-        if name in (GATEWAY, CLIENT, TRACE, PROOF):
+        if name in PASSED:
             if name in found:
                 return None
             found[name] = value.decode("latin-1")

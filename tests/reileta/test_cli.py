@@ -320,3 +320,37 @@ def test_an_interrupt_is_status_130(
 
     server(run)
     assert cli.main(["serve"]) == 130
+
+
+@pytest.mark.parametrize(
+    "gateway",
+    [
+        "http://play.example",
+        "play.example",
+        "ws://",
+        "ws://:80",
+        "ws://play.example:99999",
+        "ws://play.example:x",
+        "ws://play.example:0",
+        "ws://[::1",
+        "ws://name:word@play.example",
+        "ws://play.example?x=1",
+        "ws://play.example#x",
+        "ws://play example",
+        "ws://" + "a" * 64,
+    ],
+)
+def test_a_node_needs_the_address_of_a_gateway(
+    gateway: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["ins", "--gateway", gateway, "--token", "na_x"]) == 2
+    assert capsys.readouterr().err.startswith("reileta: --gateway: must be wss:// or ws://")
+
+
+def test_a_node_needs_a_token(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REILETA_NODE_TOKEN", raising=False)
+    for given in ([], ["--token", "ua_x"]):
+        assert cli.main(["ins", "--gateway", "ws://play.example/base", *given]) == 2
+        assert "REILETA_NODE_TOKEN: must be the token of a node" in capsys.readouterr().err

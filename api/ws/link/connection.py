@@ -51,7 +51,7 @@ SILENT_S: Final = 25.0
 """A node of which no byte came for so long is gone."""
 MESSAGES_PER_S: Final = 5_000
 ITEMS_PER_S: Final = 20_000
-"""Items other than players' data, which each instance counts."""
+"""Items other than players' data, which each instance counts, and such data if it is late."""
 HIGH_BYTES: Final = 256 * 1024
 """Bytes that wait for the socket before instances keep theirs."""
 CONTROL: Final = 4096
@@ -124,11 +124,11 @@ class LinkConnection:
             self.breach("sends text")
             return True
         try:
-            items = from_node.decode(payload)
+            items, count = from_node.decode_counted(payload)
         except Malformed:
             self.breach("sends what is not a message")
             return True
-        others = sum(not isinstance(item, Fan) for item in items)
+        others = count - sum(isinstance(item, Fan) for item in items)
         if self._allowance.take(others, trio.current_time()) > 0:
             self.breach("sends too many messages")
             return True
@@ -257,7 +257,11 @@ class LinkConnection:
             case Fan() | Direct():
                 self._metrics.link_items_in += 1
                 port = self._port(item.instance)
-                return self._unknown(item.instance) if port is None else port.hear(item)
+                if port is not None and not port.is_late(item):
+                    return port.hear(item)
+                if self._allowance.take(1, trio.current_time(), items=0) > 0:
+                    return "sends too many messages of what has ended"
+                return self._unknown(item.instance) if port is None else None
             case Window(instance, epoch, number):
                 port = self._port(instance)
                 if port is None:

@@ -14,11 +14,13 @@ from api.listen.request_head import (
     HEAD_LIMIT_BYTES,
     HEADER_LIMIT,
     LINE_LIMIT_BYTES,
+    PASSED_BYTES,
     BadRequest,
     HeadParser,
     RequestHead,
     checked,
 )
+from reileta.rules.gateway import Passed
 from tests.e2e.smuggling import ACCEPTED, HOSTS, REFUSED, Case, get, hosted
 
 
@@ -172,7 +174,32 @@ def test_bounds() -> None:
     assert parsed(get(*[b"a: " + b"x" * line] * 3)) == 431
     never = b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * HEAD_LIMIT_BYTES
     assert parsed(never[: HEAD_LIMIT_BYTES - 1]) == 0
-    assert parsed(never[: HEAD_LIMIT_BYTES + 1]) == 431
+    assert parsed(never[: HEAD_LIMIT_BYTES + PASSED_BYTES + 1]) == 431
+
+
+def test_what_a_gateway_adds_does_not_count() -> None:
+    """Else a registry behind it would refuse what the gateway has taken."""
+    passed = Passed(True, "a" * 255 + ":65535", "2001:db8:1111:2222:3333:4444:5555:6666", "0" * 16)
+    added = [
+        b"avr-gateway: " + passed.gateway_header.encode(),
+        b"avr-client: " + passed.client.encode(),
+        b"avr-trace: " + passed.trace.encode(),
+        b"avr-proof: " + b"0" * 64,
+    ]
+    assert sum(len(line) + 2 for line in added) <= PASSED_BYTES
+    most = [b"a: b"] * (HEADER_LIMIT - 1)
+    assert isinstance(parsed(get(*most, *added)), RequestHead)
+    assert parsed(get(*most, b"c: d", *added)) == 431
+    assert parsed(get(*most, *added, added[1])) == 431  # each once
+    room = HEAD_LIMIT_BYTES - len(get(b"a: ", b"b: ", b"c: ")) - 2 * 8000
+    largest = [b"a: " + b"x" * 8000, b"b: " + b"x" * 8000, b"c: " + b"x" * room]
+    assert len(get(*largest)) == HEAD_LIMIT_BYTES
+    assert isinstance(parsed(get(*largest)), RequestHead)
+    assert isinstance(parsed(get(*largest, *added)), RequestHead)
+    largest[2] += b"x"
+    assert parsed(get(*largest)) == 431
+    assert parsed(get(*largest, *added)) == 431
+    assert parsed(get(*largest, b"x-more: " + b"y" * 100)) == 431
 
 
 # Whatever comes --------------------------------------------------------------------------------

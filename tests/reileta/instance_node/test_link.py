@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 
 from reileta.instance_node import link as module
 from reileta.instance_node.link import NodeLink, Refused
-from reileta.instance_node.rooms import Rooms
+from reileta.instance_node.rooms import Rooms, Said
 from reileta.protocol.node_link import (
     SUBPROTOCOL,
     Enter,
@@ -279,7 +279,10 @@ async def test_it_gives_up_without_a_valid_token(
     gateway: Gateway, status: int, autojump_clock: MockClock
 ) -> None:
     gateway.answer = lambda _: (status, b"")
-    with trio.fail_after(60), pytest.raises(Refused, match=str(status)):
+    with trio.fail_after(60), pytest.raises(Refused, match=f"{status}: is the token right"):
+        await link_of().run()
+    gateway.answer = lambda _: (status, b'{"error": {"code": 7, "message": "Not allowed"}}')
+    with trio.fail_after(60), pytest.raises(Refused, match=f"{status}: Not allowed"):
         await link_of().run()
 
 
@@ -309,7 +312,29 @@ async def test_a_drained_gateway_sends_it_to_another_one(
     assert gateway.tried[-1][0] == "one.example"
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"redirect": {"secure": 1, "address": 2}}'])
+NOWHERE = [
+    b"",
+    b"[]",
+    b"{}",
+    b'{"redirect": {"secure": 1, "address": 2}}',
+    *(
+        sent_to(address)[1]
+        for address in (
+            "two:99999",
+            "two:x",
+            "[::1",
+            "",
+            ":80",
+            "a@two",
+            "two?x",
+            "a" * 64,
+            "two\n",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("body", NOWHERE)
 async def test_an_answer_that_leads_nowhere_is_tried_again(
     gateway: Gateway, nursery: trio.Nursery, body: bytes, autojump_clock: MockClock
 ) -> None:
@@ -318,6 +343,34 @@ async def test_an_answer_that_leads_nowhere_is_tried_again(
     nursery.start_soon(link_of().run)
     await gateway.linked()
     assert len(gateway.tried) == 2
+
+
+async def test_what_breaks_the_protocol_ends_the_link_only(
+    gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(link_of().run)
+    end, _ = await gateway.linked()
+    await end.stream.send_all(b"\xff\xff")
+    again, _ = await gateway.linked()
+    assert again is not end
+
+
+async def test_what_is_said_while_the_link_closes_is_said_over_the_next_one(
+    gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    link = link_of()
+    nursery.start_soon(link.run)
+    end, _ = await gateway.linked()
+    await end.send(Host(ROOM, 5, "w_1", "u_1@x", None, 16, [SEAT]))
+    room = link.rooms.rooms[ROOM]
+    # The node hears of the end, and has more to say before its tasks have ended.
+    await end.close(1001)
+    for number in range(3):
+        room.say(Said("p_1", b"%d" % number, None, None, None))
+        link.stir()
+        await trio.lowlevel.checkpoint()
+    _, hello = await gateway.linked()
+    assert [one.instance for one in hello.holds] == [ROOM]
 
 
 async def test_gateways_that_send_it_around_are_asked_with_pauses(

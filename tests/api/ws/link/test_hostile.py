@@ -10,7 +10,18 @@ import trio
 from trio.testing import MockClock
 
 from reileta.errors import TooManyRequests
-from reileta.protocol.node_link import DATA_BYTES, Fan, Hello, Hold, Host, Ping, Say, Window
+from reileta.protocol.node_link import (
+    DATA_BYTES,
+    ITEMS_LIMIT,
+    MESSAGE_ITEMS,
+    Fan,
+    Hello,
+    Hold,
+    Host,
+    Ping,
+    Say,
+    Window,
+)
 from tests.actors.frames import data, frame
 from tests.actors.node_harness import ROOM, Client, settle
 from tests.api.ws.link.link_harness import (
@@ -243,6 +254,69 @@ async def test_a_flood_of_other_items_is_cut(links: LinkHarness, autojump_clock:
     for _ in range(10):
         await end.send(*(Ping(number) for number in range(10_000)))
     assert end.code()
+
+
+@pytest.mark.parametrize("item", [[99], [1], [20, ROOM, 1, 0]])
+async def test_a_message_of_many_small_items_is_refused_before_it_is_read(
+    links: LinkHarness, autojump_clock: MockClock, item: list[object]
+) -> None:
+    end, _, _ = await party(links, 1)
+    encoded = msgspec.msgpack.encode(item)
+    message = b"\xdd" + (ITEMS_LIMIT + 1).to_bytes(4, "big") + encoded * (ITEMS_LIMIT + 1)
+    for _ in range(3):
+        await end.send_raw(message)
+    assert end.code() == 4002
+    await trio.sleep(2)
+    _, fault = links.harness.store.host_nodes.faults.pop()
+    assert fault == "sends what is not a message"
+
+
+async def flood(end: NodeEnd, *items: object) -> None:
+    """A node sends as many of these as a server may take in a second, and some more."""
+    message = msgspec.msgpack.encode([*items] * (MESSAGE_ITEMS // len(items)))
+    for _ in range(10):
+        await end.send_raw(message)
+
+
+async def test_items_of_later_versions_are_counted(
+    links: LinkHarness, autojump_clock: MockClock
+) -> None:
+    end, _, _ = await party(links, 1)
+    await flood(end, [99])
+    assert end.code() == 4002
+
+
+async def test_data_that_counts_for_nothing_is_counted(
+    links: LinkHarness, autojump_clock: MockClock
+) -> None:
+    end, host, (ada, bob) = await party(links, 1, 2)
+    player = ada.sink.seats[ROOM].player
+    said = end.fan(host, player)
+    await end.send(said)
+    assert heard(bob) == [data(1)]
+    for late in (said, Fan(ROOM, host.epoch - 1, 1, "data", player)):
+        await end.send(late)
+        assert not end.code()
+        await flood(end, late)
+        assert end.code() == 4002
+        ada.sink.take(), bob.sink.take()
+        end = await links.linked()
+        host = end.one(Host)
+    links.harness.node.instances.record_gone(ROOM)
+    await settle()
+    await end.send(end.fan(host, player))
+    assert not end.code()
+    await flood(end, end.fan(host, player))
+    assert end.code() == 4002
+
+
+async def test_receivers_count_against_the_window(
+    links: LinkHarness, autojump_clock: MockClock
+) -> None:
+    end, host, (ada, _) = await party(links, 1, 2)
+    player, to = ada.sink.seats[ROOM].player, ["p" * 64] * 64
+    await end.send(*(end.fan(host, player, to=to) for _ in range(2200)))
+    assert end.code() == 4002
 
 
 async def test_a_node_that_does_not_read_is_cut_and_holds_up_nobody(
