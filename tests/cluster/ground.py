@@ -106,6 +106,11 @@ class Node:
     def runs(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        """The exit status of its process, if that has ended; minus a signal's number."""
+        return None if self._process is None else self._process.poll()
+
     async def start(self, *more: str) -> None:
         """Starts it; returns once it takes connections."""
         await self.launch(*more)
@@ -345,7 +350,15 @@ class Ground:
                     continue
                 if event["event"] in FAULTS or "exception" in event:
                     found.append(f"node {node.name} logged {event}")
-        return wrong + found
+        return wrong + found + self.ended()
+
+    def ended(self) -> list[str]:
+        """The nodes that ended by themselves, and why."""
+        return [
+            f"node {node.name} ended with status {status}: {node.errors[-2000:]}"
+            for node in self.nodes
+            if (status := node.status) is not None and status > 0
+        ]
 
     async def _until_agreed(self) -> list[str]:
         """Nobody sees ghosts 30 s after the last failure."""

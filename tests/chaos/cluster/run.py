@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import httpx
 import trio
 
 from tests.chaos.cluster import scenarios, soak
@@ -195,9 +196,10 @@ async def play_on(
         result, waits = Result(), list[str]()
         try:
             result = await course.scenario(standing, times, seed)
-        except* (AssertionError, OSError, Refused, trio.TooSlowError) as group:
+        except* (AssertionError, OSError, httpx.HTTPError, Refused, trio.TooSlowError) as group:
             waits = await _waits(standing)
             result.wrong.append("".join(traceback.format_exception(group)))
+            result.wrong += standing.ended()
         print(f"refused, by code: {dict(standing.crowd.codes)}")
         print(f"closed, by code: {dict(standing.crowd.closes)}")
         if result.wrong and keep is not None:

@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -155,6 +156,16 @@ _ANSWERS: Final[dict[str, Callable[[main.Server], dict[str, int]]]] = {
 }
 
 
+async def answer_one(server: main.Server, stream: trio.abc.Stream) -> None:
+    """Answers on one connection. Whoever asked may have gone meanwhile, for this process can be
+    paused: that must not end it."""
+    async with stream:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            asked = (await stream.receive_some(64)).decode().strip()
+            if asked in _ANSWERS:
+                await stream.send_all(json.dumps(_ANSWERS[asked](server)).encode())
+
+
 _plain: Final[Callable[..., Awaitable[None]]] = main.serve
 
 
@@ -168,11 +179,7 @@ async def _observed(*args: Any, task_status: trio.TaskStatus[main.Server], **opt
         async with trio.open_nursery() as serving:
             server = await serving.start(serve)
 
-            async def answer(stream: trio.SocketStream) -> None:
-                async with stream:
-                    asked = (await stream.receive_some(64)).decode().strip()
-                    await stream.send_all(json.dumps(_ANSWERS[asked](server)).encode())
-
+            answer = partial(answer_one, server)
             listener = trio.socket.socket(trio.socket.AF_UNIX)
             await listener.bind(os.environ[OBSERVE])
             listener.listen()
