@@ -70,6 +70,8 @@ from reileta.store.shared_folder import ensure_shared_folder
 STOPS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 HTTP_GRACE_S: Final = 1.0
 """Seconds that running HTTP requests get once all sockets are closed."""
+HTTP_END_S: Final = 0.5
+"""Seconds for the requests that were not finished by then: each is cancelled, and answered 503."""
 
 SHOW_S: Final = 1.0
 """Seconds until the password of the first start must be written, before the start goes on."""
@@ -216,6 +218,8 @@ class Server:
         await self.gateway.drain(self.node.settings.shutdown_s / 2)
         with trio.move_on_after(HTTP_GRACE_S):
             await self.http_server.finish_requests()
+        with trio.move_on_after(HTTP_END_S):
+            await self.http_server.refuse_requests()
         self._serving.cancel()
 
     async def reload(self) -> None:

@@ -69,6 +69,21 @@ class ByteStream(ABC):
     def close(self) -> None:
         """Closes the connection at once. Calling it again does nothing."""
 
+    def is_readable(self) -> bool:
+        """Whether data of the client, or the end of it, waits in the system."""
+        return self._polls(select.POLLIN)
+
+    def is_writable(self) -> bool:
+        """Whether the client has made room for more data."""
+        return self._polls(select.POLLOUT)
+
+    def _polls(self, wanted: int) -> bool:
+        if (descriptor := self.fileno()) < 0:
+            return False
+        poll = select.poll()
+        poll.register(descriptor, wanted)
+        return any(events & wanted for _, events in poll.poll(0))
+
 
 class PlainStream(ByteStream):
     """A TCP connection, directly on its non-blocking socket.

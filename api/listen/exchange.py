@@ -21,13 +21,15 @@ from api.listen.request_head import RequestHead, request_line_of
 from api.listen.timeouts import Timeouts
 from api.listen.turns import Turns
 from api.listen.unsent import Unsent
-from reileta.errors import Overloaded, ReiletaError, TooManyRequests
+from reileta.errors import Detail, Overloaded, ReiletaError, TooManyRequests
 from reileta.rules.gateway import Passed
 from reileta.settings import Settings
 from reileta.site import without_base_path
 from reileta.trusted_proxies import TrustedProxies
 
 RETRY_AFTER_S: Final = 1.0
+LAST_WORD_S: Final = 0.5
+"""Seconds for the answer to a request that the stopping server did not finish."""
 
 
 class App(Protocol):
@@ -200,9 +202,25 @@ class HttpConnection(Protocol):
         """The client has closed its side, or (`broken`) the connection is lost."""
         ...
 
+    def expire(self) -> None:
+        """Ends it, because its deadline is over."""
+        ...
+
     def drain(self) -> None:
         """Makes it end when the requests in progress are answered."""
         ...
+
+    def give_up(self) -> None:
+        """Answers the requests in progress with an error, and ends it."""
+        ...
+
+
+def unfinished() -> Overloaded:
+    """The error for a request whose handler was cancelled because the server stops."""
+    return Overloaded(
+        Detail("server", "stops, and did not finish the request, which may have had its effect"),
+        retry_after_s=RETRY_AFTER_S,
+    )
 
 
 def request_of(listening: Listening, peer: Peer, head: RequestHead) -> ReceivedRequest:

@@ -19,7 +19,14 @@ from api.http.bodies import ReceivedBody
 from api.listen.admission import Verdict
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.chunked import ChunkedDecoder, ChunkedError
-from api.listen.exchange import RETRY_AFTER_S, Listening, Peer, request_of
+from api.listen.exchange import (
+    LAST_WORD_S,
+    RETRY_AFTER_S,
+    Listening,
+    Peer,
+    request_of,
+    unfinished,
+)
 from api.listen.request_head import BadRequest, HeadParser, RequestHead, request_line_of
 from api.listen.timeouts import PROGRESS_BYTES
 from reileta.errors import MessageInvalid, Overloaded, ReiletaError
@@ -62,6 +69,8 @@ class Http1Connection:
         self._answering = False
         self._handling = False
         """The application is working on the answer."""
+        self._sending = False
+        self._given_up = False
         self._hung_up = False
         self._first = True
         # The body of the present request
@@ -82,10 +91,37 @@ class Http1Connection:
         """When the connection is closed for inactivity (Trio's clock, in seconds)."""
         return self._deadline.at
 
-    def drain(self) -> None:
-        """Ends it now, or after the present answer. Set `Listening.stopping` before."""
-        if not self._answering:
+    def expire(self) -> None:
+        """Ends it at its deadline, unless the client has done its part already.
+
+        This process may have been paused, or have had no time: what the client did meanwhile waits
+        in the system. It is left alone until the next look, and goes on before that.
+        """
+        if self._sending:
+            waits = self._stream.is_writable()
+        elif self._handling and self._hung_up:
+            waits = False  # its time to answer a client that may have gone is over
+        else:
+            waits = self._has_request() or self._stream.is_readable()
+        if not waits:
             self.scope.cancel()
+
+    def drain(self) -> None:
+        """Ends it now, or after the present answer. Set `Listening.stopping` before.
+
+        A request that has come, but was not read yet, is answered.
+        """
+        if not (self._answering or self._has_request() or self._stream.is_readable()):
+            self.scope.cancel()
+
+    def give_up(self) -> None:
+        """Cancels the handler, answers that the server stops, and ends the connection."""
+        self._given_up = True
+        self.scope.cancel()
+
+    def _has_request(self) -> bool:
+        """Whether the head of a request waits for its turn."""
+        return b"\r\n\r\n" in self.buffer
 
     def hung_up(self, broken: bool) -> None:
         """The client has closed its side, or the connection is broken (`broken`). If the client may
@@ -196,10 +232,15 @@ class Http1Connection:
         request = request_of(self._listening, self._client, head)
         body = request.body
         self._begin_body(head, body)
-        with self._listening.turns.charged(self._client.network):
-            answer = await self._listening.app.answer(request)
-        answer = self._listening.affordable(answer, self._client, head)
+        answer: Answer | None = None
+        try:
+            with self._listening.turns.charged(self._client.network):
+                answer = await self._listening.app.answer(request)
+        finally:
+            if answer is None and self._given_up:
+                await self._refuse_unfinished(head)
         whole = body.whole or await self._left_over()
+        answer = self._listening.affordable(answer, self._client, head)
         self._handling = False
         self._deadline.unlimit()
         self._deadline.clear()
@@ -210,8 +251,9 @@ class Http1Connection:
             and not self._broken
             and not self._listening.stopping
         )
+        self._sending = True
         keep_alive = await self._send(answer, head, keep_alive=keep_alive)
-        self._answering = False
+        self._answering = self._sending = False
         self._body = self._chunks = None
         return keep_alive
 
@@ -220,10 +262,17 @@ class Http1Connection:
         self._deadline.clear()
         line = request_line_of(target)
         answer = self._listening.app.refuse(error, line, self._client.address, upgrade=upgrade)
+        self._sending = True
         try:
             await self._send(answer, None, keep_alive=False)
         except ClientGone:
             return
+
+    async def _refuse_unfinished(self, head: RequestHead) -> None:
+        """Answers a request whose handler was cancelled because the server stops."""
+        with trio.move_on_after(LAST_WORD_S, shield=True):
+            await self._refuse(unfinished(), head.target)
+            await self._linger()
 
     async def _linger(self) -> None:
         """Waits until the client has read the answer. Closing a socket with unread data resets the
@@ -369,7 +418,8 @@ class Http1Connection:
             if len(data) < COUNTED_BYTES:
                 await self._stream.send(data)
             else:
-                with unsent.holding(network, len(data)):
+                # Of so many bytes `Listening.affordable` knows that they may wait.
+                with unsent.holding(network, len(body)):
                     await self._stream.send(data)
             return keep_alive
         await self._stream.send(b"".join(lines))

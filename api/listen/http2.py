@@ -31,7 +31,14 @@ from actors.runtime.failures import capture_failure
 from api.http.answer import Answer
 from api.http.bodies import ReceivedBody
 from api.listen.byte_stream import ByteStream, ClientGone
-from api.listen.exchange import RETRY_AFTER_S, Listening, Peer, request_of
+from api.listen.exchange import (
+    LAST_WORD_S,
+    RETRY_AFTER_S,
+    Listening,
+    Peer,
+    request_of,
+    unfinished,
+)
 from api.listen.frames import FULL_BYTES, Frame, FrameReader, FrameRefused, FrameType
 from api.listen.http1 import LINGER_BYTES, PREFACE, date_header
 from api.listen.request_head import (
@@ -148,6 +155,7 @@ class Http2Connection:
         self._read_over = trio.Event()
         self._leaving = False
         """The client has sent GOAWAY, and begins no more requests."""
+        self._given_up = False
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
         self._h2.local_settings = _settings(STREAMS)
@@ -166,10 +174,23 @@ class Http2Connection:
         if broken:
             self.scope.cancel()
 
+    def expire(self) -> None:
+        """Ends the connection at its deadline, unless data of the client waits to be read: this
+        process may have been paused, or have had no time."""
+        reads = trio.current_time() < self._byte_stream.deadline.at
+        if not (reads and self._byte_stream.is_readable()):
+            self.scope.cancel()
+
     def drain(self) -> None:
         """Ends the connection when the requests in progress are answered."""
         if not self._streams:
             self._end(ErrorCodes.NO_ERROR)
+
+    def give_up(self) -> None:
+        """Cancels the handlers, answers that the server stops, and ends the connection."""
+        self._given_up = True
+        for stream in self._streams.values():
+            stream.scope.cancel()
 
     # Main loop ---------------------------------------------------------------------------------
 
@@ -389,9 +410,14 @@ class Http2Connection:
 
         async def work() -> None:
             turns = self._listening.turns
-            await turns.take(stream.peer.network)
-            with turns.charged(stream.peer.network):
-                result = await answer()
+            result: Answer | None = None
+            try:
+                await turns.take(stream.peer.network)
+                with turns.charged(stream.peer.network):
+                    result = await answer()
+            finally:
+                if result is None and self._given_up:
+                    await self._refuse_unfinished(stream)
             # Reuse the variable, so that a refused answer is freed while the refusal waits.
             result = self._listening.affordable(result, stream.peer, stream.head)
             await self._send(stream, result)
@@ -409,6 +435,13 @@ class Http2Connection:
         if stream.scope.cancelled_caught:
             self._reset(stream.id, ErrorCodes.CANCEL)  # does nothing if the client has reset it
         self._finish(stream)
+
+    async def _refuse_unfinished(self, stream: Stream) -> None:
+        """Answers a request whose handler was cancelled because the server stops."""
+        line = "" if stream.head is None else request_line_of(stream.head.target)
+        answer = self._listening.app.refuse(unfinished(), line, stream.peer.address)
+        with trio.move_on_after(LAST_WORD_S, shield=True):
+            await self._send(stream, answer)
 
     def _finish(self, stream: Stream) -> None:
         """Cleans up after a request that was answered or reset."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -172,10 +173,13 @@ class HttpServer:
                     ("turns", self._listening.turns.run),
                 ):
                     self._background.run(connections, name, loop)
-                with self._accepting:
-                    await trio.serve_listeners(
-                        self._contained, list(listeners), handler_nursery=connections
-                    )
+                with _kept(listeners) as kept:
+                    with self._accepting:
+                        await trio.serve_listeners(
+                            self._contained, list(listeners), handler_nursery=connections
+                        )
+                    for stream in _waiting(kept):
+                        connections.start_soon(self._contained, stream)
                 await trio.sleep_forever()
         finally:
             self._epoll_reader.close()
@@ -187,7 +191,8 @@ class HttpServer:
         self._tls = _tls_context(self._settings)
 
     def stop_accepting(self) -> None:
-        """Accepts no more connections. Open connections stay open."""
+        """Accepts no more connections. Open connections stay open, and so do those that wait to be
+        accepted."""
         self._accepting.cancel()
 
     async def finish_requests(self) -> None:
@@ -195,6 +200,15 @@ class HttpServer:
         self._listening.stopping = True
         for connection in tuple(self._connections):
             connection.drain()
+        await self._until_ended()
+
+    async def refuse_requests(self) -> None:
+        """Cancels the requests in progress, and answers each with an error."""
+        for connection in tuple(self._connections):
+            connection.give_up()
+        await self._until_ended()
+
+    async def _until_ended(self) -> None:
         while self._connections:  # noqa: ASYNC110  # once in a process' life
             await trio.sleep(0.02)
 
@@ -206,7 +220,7 @@ class HttpServer:
             now = trio.current_time()
             for connection in tuple(self._connections):
                 if connection.expires_at <= now:
-                    connection.scope.cancel()
+                    connection.expire()
             connection = None  # don't keep it alive while this sleeps
 
     # One connection ----------------------------------------------------------------------------
@@ -351,8 +365,8 @@ class HttpServer:
     def _watched(self, connection: HttpConnection, stream: ByteStream) -> Iterator[None]:
         """Cancels a connection's work at its deadline, or when the client hangs up."""
         descriptor = stream.fileno()
-        self._connections.add(connection)
         self._hangups.add(descriptor, connection.hung_up)
+        self._connections.add(connection)
         try:
             with connection.scope:
                 yield
@@ -388,6 +402,30 @@ class HttpServer:
         sock = stream.release()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         return EpollTransport(self._epoll_reader, sock, upgraded)
+
+
+@contextmanager
+def _kept(listeners: Sequence[trio.SocketListener]) -> Iterator[list[socket.socket]]:
+    """The listening sockets, open until the end of the body though `trio.serve_listeners` closes
+    its own: the system would reset the connections that wait to be accepted."""
+    kept = [socket.socket(fileno=os.dup(listener.socket.fileno())) for listener in listeners]
+    try:
+        yield kept
+    finally:
+        for sock in kept:
+            sock.close()
+
+
+def _waiting(listening: Sequence[socket.socket]) -> Iterator[trio.SocketStream]:
+    """Accepts the connections that wait to be accepted, and no later ones."""
+    for sock in listening:
+        sock.setblocking(False)
+        for _ in range(BACKLOG):
+            try:
+                accepted, _address = sock.accept()
+            except OSError:  # there are no more, or there is no descriptor left
+                break
+            yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
 
 
 def _raw(stream: trio.SocketStream) -> socket.socket:

@@ -16,13 +16,13 @@ from websockets.server import ServerProtocol
 
 from api.envelope import request_line
 from api.listen.byte_stream import ByteStream, ClientGone
-from api.listen.exchange import Listening, Peer, decoded_path, state_of
+from api.listen.exchange import Listening, Peer, decoded_path, state_of, unfinished
 from api.listen.http1 import date_header
 from api.listen.request_head import RequestHead
 from api.listen.timeouts import ConnectionDeadline
 from api.ws.accept import TRANSPORT_EXTENSION
 from api.ws.transport.base import Transport
-from reileta.errors import MessageInvalid
+from reileta.errors import MessageInvalid, ReiletaError
 
 Serve = Callable[[Transport], Awaitable[None]]
 
@@ -72,6 +72,8 @@ class Upgrade:
         self._body = b""
         self._response: UpgradeResponse | None = None
         self._serve: Serve | None = None
+        self._answered = False
+        self._given_up = False
 
     def claim(self, serve: Serve) -> None:
         """Called by the route: `serve` serves the transport after the upgrade."""
@@ -100,8 +102,17 @@ class Upgrade:
         else:
             self._deadline.set(self._listening.timeouts.half_closed_s)
 
+    def expire(self) -> None:
+        """Ends it: the client has closed its side, and the route took too long to answer."""
+        self.scope.cancel()
+
     def drain(self) -> None:
         """Does nothing: an upgrade in progress is completed."""
+
+    def give_up(self) -> None:
+        """Cancels the route, and answers that the server stops."""
+        self._given_up = True
+        self.scope.cancel()
 
     # Handshake ---------------------------------------------------------------------------------
 
@@ -122,23 +133,34 @@ class Upgrade:
             await self._reject(head, response.status_code)
             return
         self._response = response
-        await self._listening.app(self._scope(head), self._receive, self._answer)
+        try:
+            await self._listening.app(self._scope(head), self._receive, self._answer)
+        finally:
+            if self._given_up and not self._answered:
+                with trio.CancelScope(shield=True):
+                    await self._refuse_with(head, unfinished())
 
     async def _reject(self, head: RequestHead, status: int) -> None:
         """Refuses an invalid upgrade (RFC 6455, 4.2.1), with an answer in the envelope."""
         exception = self._protocol.handshake_exc
         field = exception.name if isinstance(exception, InvalidHeader) else "Upgrade"
         error = MessageInvalid.field(field, "is missing or not valid for an upgrade to WebSocket")
+        expected = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
+        await self._refuse_with(head, error, *expected, status=status)
+
+    async def _refuse_with(
+        self,
+        head: RequestHead,
+        error: ReiletaError,
+        *headers: tuple[bytes, bytes],
+        status: int | None = None,
+    ) -> None:
+        """Refuses the upgrade with an error, without the route."""
         line = request_line(head.path.decode(), head.query.decode())
         answer = self._listening.app.refuse(
             error, line, self._peer.address, upgrade=True, status=status
         )
-        self._status = answer.status
-        self._headers = [
-            *answer.headers,
-            (b"sec-websocket-version", b"13"),
-            (b"upgrade", b"websocket"),
-        ]
+        self._status, self._headers = answer.status, [*answer.headers, *headers]
         assert isinstance(answer.body, bytes)
         self._body = answer.body
         await self._refuse()
@@ -206,6 +228,7 @@ class Upgrade:
         await self._send([b"\r\n".join(lines) + self._body])
 
     async def _send(self, parts: Sequence[bytes]) -> None:
+        self._answered = True
         # If the client has gone, the transport notices it: a claimed connection is served anyway.
         with suppress(ClientGone), trio.move_on_after(self._listening.timeouts.progress_s):
             await self._stream.send(b"".join(parts))

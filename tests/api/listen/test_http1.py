@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,8 +15,10 @@ from api.http.bodies import ReceivedRequest
 from api.listen.byte_stream import HangupWatch
 from api.listen.http1 import LEFT_OVER_BYTES, LINGER_BYTES, PREFACE
 from api.listen.timeouts import Timeouts
+from reileta.errors import Overloaded
 from reileta.settings import KIB, MIB
 from tests.api.listen.fakes import FakeApp, Handler, Parts, abandon, echo, listening, settled
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import RawClient
 
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -393,6 +396,19 @@ async def test_an_answer_may_end_the_connection() -> None:
     assert (await joined(GET + GET, FakeApp(last))).count(b"HTTP/1.1 ") == 1
 
 
+async def test_an_answer_is_as_large_as_may_wait_for_its_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its head does not count: if it did, the connection would end without a word."""
+    monkeypatch.setattr("api.listen.unsent.ADDRESS_BYTES", 64 * KIB)
+    for size, status in ((64 * KIB, b"200"), (64 * KIB + 1, b"503")):
+
+        async def large(request: ReceivedRequest, size: int = size) -> Answer:
+            return Answer(200, [], bytes(size))
+
+        assert (await joined(GET, FakeApp(large))).startswith(b"HTTP/1.1 " + status)
+
+
 # Deadlines -------------------------------------------------------------------------------------
 
 TIMEOUTS = Timeouts(head_s=10, idle_s=75, progress_s=60, half_closed_s=1, linger_s=2, tick_s=0.5)
@@ -515,6 +531,66 @@ async def test_the_server_may_take_its_time(mock_clock: MockClock) -> None:
         assert (await client.answer()).status == 200
 
 
+ATTEMPTS = 6
+"""Of a test whose outcome would depend on which of two tasks runs first."""
+
+
+async def echo_later(request: ReceivedRequest) -> Answer:
+    """A handler that notices if its connection is cancelled."""
+    body: bytes = await request.body
+    await trio.lowlevel.checkpoint()
+    return Answer(200, [], body)
+
+
+def connected(port: int) -> socket.socket:
+    """A client that sends without giving the server a turn."""
+    return socket.create_connection(("127.0.0.1", port))
+
+
+async def said_to(client: socket.socket) -> bytes:
+    """All that the client is answered until the connection ends, or is silent for a moment."""
+    client.setblocking(False)
+    said = b""
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
+        with trio.fail_after(PATIENCE_S), suppress(trio.BrokenResourceError):
+            while not said and (more := await stream.receive_some()):
+                said += more
+    return said
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_request_that_came_while_the_server_was_paused_is_answered(
+    mock_clock: MockClock, later: bool
+) -> None:
+    """The deadline is over when the server goes on, and the request has been there for long."""
+    async with listening(FakeApp(echo_later), timeouts=TIMEOUTS) as (server, port):
+        for _ in range(ATTEMPTS):
+            client = connected(port)
+            await settled(lambda: server.http_connections == 1)
+            if later:
+                client.sendall(GET)
+                await trio.lowlevel.wait_readable(client)
+                assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+            await wait_all_tasks_blocked(0.005)
+            client.sendall(GET)
+            mock_clock.jump(80 if later else 11)
+            assert (await said_to(client)).startswith(b"HTTP/1.1 200 ")
+            await settled(lambda: server.http_connections == 0)
+
+
+async def test_a_body_that_came_while_the_server_was_paused_is_read(mock_clock: MockClock) -> None:
+    app = FakeApp(echo_later)
+    async with listening(app, timeouts=TIMEOUTS) as (_, port):
+        for _ in range(ATTEMPTS):
+            client = connected(port)
+            client.sendall(post(b"", length=3))
+            await settled(lambda: app.under_way == 1)
+            await wait_all_tasks_blocked(0.005)
+            client.sendall(b"abc")
+            mock_clock.jump(61)
+            assert (await said_to(client)).endswith(b"abc")
+
+
 async def test_a_client_that_does_not_close_is_left(mock_clock: MockClock) -> None:
     async with (
         listening(FakeApp(), timeouts=TIMEOUTS) as (server, port),
@@ -608,6 +684,45 @@ async def test_stopping_ends_what_is_idle_and_waits_for_what_is_not() -> None:
         assert (answer.body, answer.headers["connection"]) == (b"abc", "close")
         assert await busy.ended() == b""
     assert app.requests == ["POST /p"]
+
+
+async def test_stopping_answers_a_request_that_was_not_read_yet() -> None:
+    async with listening(FakeApp()) as (server, port):
+        client = connected(port)
+        await settled(lambda: server.http_connections == 1)
+        await wait_all_tasks_blocked(0.005)
+        client.sendall(GET)
+        with trio.fail_after(PATIENCE_S):
+            await server.finish_requests()
+        said = await said_to(client)
+    assert said.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nconnection: close\r\n" in said
+
+
+async def wait_in_a_nursery(request: ReceivedRequest) -> Answer:
+    """A cancelled handler of this kind raises a group."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        nursery.start_soon(trio.sleep_forever)
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("handler", [wait_for_ever, wait_in_a_nursery])
+@pytest.mark.parametrize("body", [b"abc", bytes(MIB)])
+async def test_a_request_that_is_not_done_when_the_server_stops_is_told_so(
+    handler: Handler, body: bytes
+) -> None:
+    app = FakeApp(handler)
+    async with listening(app) as (server, port), RawClient.to(port) as client:
+        await client.send(post(b"abc", length=len(body)))
+        await settled(lambda: app.under_way == 1)
+        with trio.fail_after(PATIENCE_S):
+            await server.refuse_requests()
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (503, "close")
+        assert isinstance(app.refused[0], Overloaded)
+        assert await client.ended() == b""
+        assert not app.under_way
 
 
 async def test_cancelling_the_server_ends_everything() -> None:

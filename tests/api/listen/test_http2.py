@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import ssl
 import tracemalloc
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import h2.exceptions
@@ -564,6 +565,39 @@ async def test_stopping_waits_for_what_is_under_way() -> None:
         assert await busy.end() == ErrorCodes.NO_ERROR
         await idle.stream.aclose()
         await busy.stream.aclose()
+
+
+async def test_a_request_that_is_not_done_when_the_server_stops_is_told_so() -> None:
+    app = FakeApp(wait_for_ever)
+    async with listening(app) as (server, port), H2Client.to(port) as client:
+        number = await client.request(get())
+        await settled(lambda: app.under_way == 1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.finish_requests)
+            nursery.start_soon(server.refuse_requests)
+            assert (await client.reply(number)).status == 503
+            assert await client.end() == ErrorCodes.NO_ERROR
+            await client.stream.aclose()
+        assert not app.under_way
+
+
+async def test_a_request_that_came_while_the_server_was_paused_is_answered(
+    mock_clock: MockClock,
+) -> None:
+    """The deadline is over when the server goes on, and the request has been there for long."""
+    async with listening(FakeApp(), timeouts=TIMEOUTS) as (_, port), AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(H2Client.to(port)) for _ in range(8)]
+        for client in clients:
+            assert (await client.ask(get())).status == 200
+        await wait_all_tasks_blocked(0.005)
+        for client in clients:  # without a turn of the server
+            client.h2.send_headers(3, get(), end_stream=True)
+            stream = client.stream
+            assert isinstance(stream, trio.SocketStream)
+            os.write(stream.socket.fileno(), client.h2.data_to_send())
+        mock_clock.jump(80)
+        for client in clients:
+            assert (await client.reply(3)).status == 200
 
 
 # Whatever else comes ---------------------------------------------------------------------------

@@ -150,3 +150,20 @@ async def test_stopping_closes_idle_connections_and_waits_for_answers() -> None:
             answer = await busy.receive_some()
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"\r\nconnection: close\r\n" in answer
+
+
+async def test_connections_that_wait_when_the_server_stops_accepting_are_served() -> None:
+    async with listening(FakeApp()) as (server, port):
+        await answer_on(port)
+        waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
+        for client in waiting:
+            client.sendall(GET)
+        server.stop_accepting()
+        for client in waiting:
+            client.setblocking(False)
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(client)) as stream:
+                with trio.fail_after(PATIENCE_S):
+                    answer = await stream.receive_some()
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        with pytest.raises(OSError, match="refused"):
+            socket.create_connection(("127.0.0.1", port))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+from trio.testing import wait_all_tasks_blocked
 from websockets.server import ServerProtocol
 
+from api.errors import status_of
 from api.http.answer import Answer
 from api.listen.byte_stream import ByteStream, ClientGone
 from api.listen.exchange import Listening, Peer
@@ -56,23 +59,62 @@ class Claiming:
     async def serve(self, wire: Transport) -> None: ...
 
 
+class Written(Lost):
+    """The stream of a client that waits."""
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        super().__init__(timeouts)
+        self.sent = b""
+
+    async def send(self, data: bytes) -> None:
+        self.sent += data
+
+
+class Waiting(Claiming):
+    """An application whose route does not come to a decision."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep_forever()
+
+    def refuse(self, error: ReiletaError, line: str, address: str, **how: Any) -> Answer:
+        return Answer(status_of(type(error)), [], str(error).encode())
+
+
+HEADERS = [
+    (b"host", b"x"),
+    (b"upgrade", b"websocket"),
+    (b"connection", b"Upgrade"),
+    (b"sec-websocket-key", b"AAAAAAAAAAAAAAAAAAAAAA=="),
+    (b"sec-websocket-version", b"13"),
+]
+HEAD = RequestHead("GET", b"/api/ws", b"", "1.1", HEADERS, websocket=True)
+PEER = Peer("192.0.2.1", 1, ("192.0.2.2", 2))
+
+
+async def test_an_upgrade_that_is_not_done_when_the_server_stops_is_told_so() -> None:
+    timeouts = Timeouts()
+    stream = Written(timeouts)
+    listening = Listening(Waiting(), Settings(), timeouts)
+    upgrade = Upgrade(listening, stream, PEER, ServerProtocol())
+
+    async def run() -> None:
+        with upgrade.scope:
+            await upgrade.run(HEAD)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await wait_all_tasks_blocked()
+        upgrade.give_up()
+    assert stream.sent.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert upgrade.claimed is None
+
+
 async def test_what_the_route_claims_is_served_though_the_client_has_gone() -> None:
     """Whoever claims a wire may keep something for it, which serving it gives back."""
     app, timeouts = Claiming(), Timeouts()
-    upgrade = Upgrade(
-        Listening(app, Settings(), timeouts),
-        Lost(timeouts),
-        Peer("192.0.2.1", 1, ("192.0.2.2", 2)),
-        ServerProtocol(),
-    )
-    headers = [
-        (b"host", b"x"),
-        (b"upgrade", b"websocket"),
-        (b"connection", b"Upgrade"),
-        (b"sec-websocket-key", b"AAAAAAAAAAAAAAAAAAAAAA=="),
-        (b"sec-websocket-version", b"13"),
-    ]
-    await upgrade.run(RequestHead("GET", b"/api/ws", b"", "1.1", headers, websocket=True))
+    listening = Listening(app, Settings(), timeouts)
+    upgrade = Upgrade(listening, Lost(timeouts), PEER, ServerProtocol())
+    await upgrade.run(HEAD)
     upgrade.hung_up(broken=True)
     assert upgrade.claimed == app.serve
     assert not upgrade.scope.cancel_called
