@@ -112,7 +112,9 @@ class InstanceService:
         # The friends are needed even if they do not matter now: the access may change later.
         friends = await self._sessions.friends(principal.user)
         by = principal.as_visitor(self._address, friends)
-        return await self._ask(instance_id, by, RequestEntry(by))
+        return await self._instances.entered(
+            instance_id, lambda: self._ask(instance_id, by, RequestEntry(by))
+        )
 
     async def withdraw(self, instance_id: str, principal: Principal) -> None:
         """Withdraws the principal's candidacy."""

@@ -7,14 +7,17 @@ when its player is gone. Neither package imports the other: each holds the other
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from actors.delivery.sink import Sink
 from actors.runtime.mailbox import Recipient
 from actors.runtime.message import Message, Request
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.events import LeaveReason
+
+R = TypeVar("R")
 
 # From a session to an instance -------------------------------------------------------------------
 
@@ -124,6 +127,11 @@ class Instances(Protocol):
             InstanceNotFound: it does not exist, or `who` may not see it.
             DatabaseUnavailable: it does not run, and can't be looked up now.
         """
+        ...
+
+    async def entered(self, name: str, enter: Callable[[], Awaitable[R]]) -> R:
+        """Calls `enter`, which asks the instance of that name to let somebody in, until it knows of
+        its node's link; raises what `enter` raises."""
         ...
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 import structlog
@@ -29,6 +29,7 @@ from reileta import records
 from reileta.errors import (
     DatabaseFault,
     DatabaseUnavailable,
+    InstanceAway,
     InstanceNotFound,
     NodeNotFound,
     Overloaded,
@@ -43,10 +44,16 @@ from reileta.store.cluster_leases import UnhostedSweep
 SWEEP_S: Final = 10.0
 PLACED_AGAIN: Final = 3
 """How often an instance is placed whose place is given back at the same time."""
+LINKED_S: Final = 4.0
+"""Seconds for an instance to hear of the link of its node, which the database knows already."""
+LINKED_AGAIN_S: Final = 0.05
+"""Seconds until the instance is asked again; doubled each time, up to `LINKED_AGAIN_MAX_S`."""
+LINKED_AGAIN_MAX_S: Final = 0.5
 EXCLUSION_S: Final = 0.5
 """How long guests of a blocked server may stay connected until their instances have notified
 them."""
 
+R = TypeVar("R")
 InstanceRef: TypeAlias = Recipient[InstanceMessage]
 """An instance's actor here, or what stands for one at another node."""
 
@@ -183,6 +190,36 @@ class InstanceManager:
         if self.hosts is None:
             return record.id, await self._start(record, None)
         return record.id, await self._start_or_find(record, self.hosts)
+
+    async def entered(self, name: str, enter: Callable[[], Awaitable[R]]) -> R:
+        """Calls `enter`, which asks the instance of that name to let somebody in. While it answers
+        that its node is away, although the database says that the node has a link, calls it again,
+        for `LINKED_S`: whoever hosts it hears of the link in a moment, or hands it over to the
+        process that has the link.
+
+        Raises what `enter` raises, at last.
+        """
+        until, pause_s = trio.current_time() + LINKED_S, LINKED_AGAIN_S
+        while True:
+            try:
+                return await enter()
+            except InstanceAway:
+                if trio.current_time() + pause_s > until or not await self._on_linked_node(name):
+                    raise
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LINKED_AGAIN_MAX_S)
+
+    async def _on_linked_node(self, name: str) -> bool:
+        """Whether the node on which the instance lives has a link, as the database says."""
+        store = self._config.store
+        try:
+            record = await store.instances.get((At.parse(name) if name else At(name)).id)
+            if record is None or record.node is None:
+                return False
+            node = await store.host_nodes.get(record.node)
+        except DatabaseUnavailable:
+            return False
+        return node is not None and node.status == "online"
 
     async def start(self, instance_id: str) -> Ref[InstanceMessage]:
         """The actor of an instance that this node hosts, started if it does not run.

@@ -385,6 +385,7 @@ class HostedOnNode:
             seated = self._parts.recovery.seated
             if self._state is _State.PAUSED and message.visitor.session in seated:
                 return  # with another socket
+        self._port.miss()
         left_s = 5.0
         if self._state is _State.PAUSED:
             left_s = max(1.0, self._lapses_at - trio.current_time())

@@ -164,6 +164,10 @@ class NodePort(Protocol):
         """A client seems not to reach the node."""
         ...
 
+    def miss(self) -> None:
+        """Somebody wants to enter, and the node has no link here: another process may have it."""
+        ...
+
     def ended(self) -> None:
         """The actor has ended for good."""
         ...

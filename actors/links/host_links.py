@@ -117,6 +117,7 @@ class HostLinks:
             begun=self._begun,
             ended=self._ended,
             doubted=self._reachability.doubt,
+            missed=self.refresh,
         )
 
     def _count(self) -> None:

@@ -63,6 +63,7 @@ class HostedPort:
         begun: Callable[[HostedPort], None],
         ended: Callable[[HostedPort], None],
         doubted: Callable[[str], None],
+        missed: Callable[[str], None],
     ) -> None:
         self.id = instance
         self.node = host.id
@@ -77,7 +78,7 @@ class HostedPort:
         self.opening: object | None = None
         self.owes_window = False
         self._epochs = epochs
-        self._begun, self._ended, self._doubted = begun, ended, doubted
+        self._begun, self._ended, self._doubted, self._missed = begun, ended, doubted, missed
         self._hosted = self._refused = False
         self._changed: Callable[[], object] = lambda: None
         self._expected = 1
@@ -163,6 +164,10 @@ class HostedPort:
     def doubt(self) -> None:
         """As `NodePort.doubt`."""
         self._doubted(self.node)
+
+    def miss(self) -> None:
+        """As `NodePort.miss`."""
+        self._missed(self.node)
 
     def ended(self) -> None:
         """As `NodePort.ended`."""

@@ -176,7 +176,8 @@ class SessionActor(Actor[SessionMessage]):
             case Join():
                 # The next message must find the session inside, so this waits. An instance never
                 # waits for a session, so there is no deadlock.
-                message.reply(await self._join(message))
+                join = partial(self._join, message)
+                message.reply(await self._deps.instances.entered(message.instance, join))
             case Leave():
                 await self._leave(message)
                 message.reply(None)

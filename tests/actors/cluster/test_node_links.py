@@ -98,6 +98,20 @@ async def test_a_join_anywhere_reaches_the_process_with_the_link(
     assert "instance-left" in commands_of(ada)
 
 
+async def test_a_join_waits_for_the_process_with_the_link(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """That process did not answer in time when the instance was placed, so another one has it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(linked.cluster, "linked", lambda _: None)
+        end = await linked.at["b"].linked()
+        ada = await linked.joined("a", 1)
+    assert linked.cluster.places[ROOM] == ("b", 2)
+    bob = await linked.joined("c", 2)
+    hosts(end)
+    await talks(end, ada, bob)
+
+
 async def test_the_instance_follows_its_link_with_all_players(
     linked: Linked, autojump_clock: MockClock
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from actors.instance.manager import LINKED_AGAIN_MAX_S, LINKED_S
 from reileta.errors import InstanceAway
 from reileta.protocol.node_link import (
     Change,
@@ -177,6 +179,67 @@ async def test_without_a_link_nobody_enters_and_moderation_works(
     await links.linked()
     bob = await links.harness.connect(2)
     await bob.join()
+
+
+class SlowDatabase:
+    """The answer of the database to a new link waits for the test; others see the link already."""
+
+    def __init__(self, links: LinkHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers = trio.Event()
+        self._link = links.harness.store.host_nodes.link
+        monkeypatch.setattr(links.harness.store.host_nodes, "link", self.link)
+
+    async def link(self, *args: Any, **more: Any) -> Any:
+        linked = await self._link(*args, **more)
+        await self.answers.wait()
+        return linked
+
+
+async def test_a_join_waits_for_a_link_that_others_know_of(
+    links: LinkHarness, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    slow, node = SlowDatabase(links, monkeypatch), links.harness.node
+    ada, bob = await links.harness.connect(1), await links.harness.connect(2)
+    done: list[str] = []
+
+    async def join() -> None:
+        await ada.join()
+        done.append("join")
+
+    async def candidate() -> None:
+        await node.instance_service.candidate(ROOM, bob.principal)
+        done.append("candidate")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(links.linked)
+        await settle()
+        assert links.harness.store.host_nodes.hosts[host_node().id].status == "online"
+        nursery.start_soon(join)
+        nursery.start_soon(candidate)
+        await trio.sleep(1)
+        assert done == []
+        slow.answers.set()
+    assert sorted(done) == ["candidate", "join"]
+
+
+async def test_a_join_does_not_wait_for_ever(
+    links: LinkHarness, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    ada = await links.harness.connect(1)
+    began = trio.current_time()
+    with pytest.raises(InstanceAway):
+        await ada.join()
+    assert trio.current_time() - began < 0.1  # nobody knows of a link
+    hosts = links.harness.store.host_nodes.hosts
+    hosts[host_node().id] = replace(host_node(), status="online", server="gone")
+    with pytest.raises(InstanceAway):
+        await ada.join()
+    assert LINKED_S - LINKED_AGAIN_MAX_S <= trio.current_time() - began <= LINKED_S + 0.1
+    hosts[host_node().id] = replace(host_node(), status="draining", server="gone")
+    began = trio.current_time()
+    with pytest.raises(InstanceAway):
+        await ada.join()
+    assert trio.current_time() - began < 0.1
 
 
 async def test_a_short_cut_loses_nothing(links: LinkHarness, autojump_clock: MockClock) -> None:
