@@ -140,6 +140,8 @@ PREFLIGHT_HEADERS: Final = {
 
 DEFAULT_PORT: Final = 443
 """The port of an address that names none, in the name of the cookie."""
+HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz"})
+"""Served to everybody: those who look are not clients. A gateway looks at its registries."""
 SESSION_PATHS: Final = ("/auth/", "/session", "/resource/", "/ws/")
 """Prefixes of the session API's paths."""
 
@@ -361,7 +363,7 @@ class ReiletaApp(QuartTrio):
         if not is_session_api(carrier):
             self.limits.address(address_of(carrier))
         clients = self.node.clients
-        if clients.active:
+        if clients.active and not is_look_at_health(carrier):
             clients.ensure_allowed(address_of(carrier), carrier.headers.get("User-Agent", ""))
 
     async def _pass_on(self, request: Request, proxy: GatewayProxy) -> Answer:
@@ -462,6 +464,11 @@ def _forget_routing(carrier: BaseRequestWebsocket) -> None:
 def is_session_api(carrier: BaseRequestWebsocket) -> bool:
     """Whether it is for the session API, which checks credentials and roles before rate limits."""
     return carrier.url_rule is not None and carrier.url_rule.rule.startswith(SESSION_PATHS)
+
+
+def is_look_at_health(carrier: BaseRequestWebsocket) -> bool:
+    """Whether it only asks how the process is."""
+    return carrier.url_rule is not None and carrier.url_rule.rule in HEALTH_PATHS
 
 
 def _preflight(allowed: Iterable[str]) -> Response:

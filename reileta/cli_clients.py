@@ -118,7 +118,7 @@ def unblock(*, kind: Kind, pattern: Pattern, **given: str | None) -> int:
 
         if not client_commands.delete_rule(settings, of_kind, text):
             raise Failed(f"there is no rule about {of_kind} {text}")
-        typer.echo(f"{of_kind} {text} has no rule", err=True)
+        typer.echo(f"{of_kind} {text} is not blocked any more", err=True)
         return 0
 
     return attempt(settings, run)

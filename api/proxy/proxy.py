@@ -2,8 +2,9 @@
 
 A request goes to the registry with the fewest requests in progress, of those that are ready. It is
 sent again only if that can't carry it out twice: if no connection could be made; or, once, if it
-changes nothing, has no body, and its connection ended before the answer began. Then it goes to
-another registry, or, if the connection was a used one, on a new connection.
+changes nothing, has no body, and its connection ended before the answer began, or its registry is
+lost before that. Then it goes to another registry, or, if the connection was a used one, on a new
+connection.
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class GatewayProxy:
         if tls is None and any(eta.secure for eta in etas):
             tls = tls_context()
         self._states = {Registry(eta, tls): State.READY for eta in etas}
+        self._repeatable: dict[Registry, set[trio.CancelScope]] = {
+            one: set() for one in self._states
+        }
+        """The requests that wait for an answer and may be sent again, to another registry."""
         self._gateway = gateway
         self._secret = secret
         self._now_ms = now_ms
@@ -156,6 +161,17 @@ class GatewayProxy:
         if before != state:
             log = _log.info if state is State.READY else _log.warning
             log(log_events.REGISTRY_CHANGED, registry=str(registry), state=state.name.lower())
+            self._leave_lost()
+
+    def _leave_lost(self) -> None:
+        """What waits at a lost registry goes to another one, if there is one and that is safe: a
+        process that is stopped keeps its connections."""
+        if self._best(set()) is None:
+            return
+        for registry, state in self._states.items():
+            if state is State.LOST:
+                for scope in self._repeatable[registry]:
+                    scope.cancel()
 
     def _best(self, tried: set[Registry]) -> Registry | None:
         able = [
@@ -180,7 +196,7 @@ class GatewayProxy:
         tried: set[Registry] = set()
         while (registry := self._best(tried)) is not None:
             try:
-                return await registry.exchange(passed_on)
+                return await self._exchange(registry, passed_on, repeatable=again)
             except UpstreamFailed as failed:
                 _log.info(log_events.REGISTRY_FAILED, registry=str(registry), reason=str(failed))
                 if not failed.sent:
@@ -200,6 +216,19 @@ class GatewayProxy:
         raise Overloaded(
             Detail("server", "reaches no registry at the moment"), retry_after_s=RETRY_AFTER_S
         )
+
+    async def _exchange(
+        self, registry: Registry, request: UpstreamRequest, *, repeatable: bool
+    ) -> Answer:
+        if not repeatable:
+            return await registry.exchange(request)
+        with trio.CancelScope() as scope:
+            self._repeatable[registry].add(scope)
+            try:
+                return await registry.exchange(request)
+            finally:
+                self._repeatable[registry].discard(scope)
+        raise UpstreamFailed("is lost", sent=True, unanswered=True)
 
     def _request(self, request: Request, trace: str) -> UpstreamRequest:
         scope = request.scope

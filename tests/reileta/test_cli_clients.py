@@ -123,6 +123,6 @@ def test_a_rule_that_is_not_there_is_status_1(
     tools: FakeCommands, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["clients", "unblock", "network", "192.0.2.0/24"]) == 0
-    assert capsys.readouterr().err == "network 192.0.2.0/24 has no rule\n"
+    assert capsys.readouterr().err == "network 192.0.2.0/24 is not blocked any more\n"
     assert cli.main(["clients", "unblock", "network", "192.0.2.0/25"]) == 1
     assert capsys.readouterr().err.endswith("there is no rule about network 192.0.2.0/25\n")

@@ -30,6 +30,16 @@ async def test_not_ready_without_the_database(node: FakeNode, anyone: Client) ->
     assert (await anyone.get("/healthz")).status == 200
 
 
+async def test_rules_about_clients_don_t_concern_those_who_look(
+    node: FakeNode, anyone: Client
+) -> None:
+    await node.clients.put("network", "0.0.0.0/0", by="root")
+    await node.clients.put("network", "::/0", by="root")
+    assert (await anyone.get("/api/worlds")).code == 137
+    for path in ("/healthz", "/readyz"):
+        assert (await anyone.get(path)).status == 200
+
+
 async def test_metrics(node: FakeNode, anyone: Client, app: ReiletaApp) -> None:
     node.metrics.deliveries_out = 7
     await anyone.get("/api/users/nobody")

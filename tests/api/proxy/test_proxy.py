@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
 
 from api.http.answer import Answer
 from api.http.bodies import ReceivedRequest
@@ -377,6 +378,51 @@ async def test_a_registry_that_is_slow_for_a_moment_is_still_asked(
         assert (await ask(one)).status == 200
     changes = [log["state"] for log in logs if log["event"] == "registry.changed"]
     assert changes[:3] == ["unready", "lost", "ready"]
+
+
+@pytest.mark.parametrize("begun", [b"", OK[:-1]])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_what_waits_at_a_lost_registry_goes_to_another_one_if_that_is_safe(
+    again: Make, nursery: trio.Nursery, method: str, begun: bytes
+) -> None:
+    """A process that is stopped keeps its connections, and says nothing."""
+    asked, stopped, answered = trio.Event(), trio.Event(), trio.Event()
+
+    async def stops(seen: Seen) -> None:
+        await seen.head()
+        await seen.send(begun)
+        asked.set()
+        await stopped.wait()
+        await seen.send(OK[len(begun) :])
+
+    async def serve(seen: Seen) -> None:
+        while await seen.head():
+            await seen.send(OK)
+
+    first, second = await again(stops), await again(serve)
+    one = proxy(first.url, second.url)
+    found = {str(registry): registry for registry in one._states}  # noqa: SLF001
+
+    async def get() -> None:
+        assert (await ask(one, request(method))).status == 200
+        answered.set()
+
+    nursery.start_soon(get)
+    with trio.fail_after(PATIENCE_S):
+        await asked.wait()
+        one._note(found[str(second.url)], State.LOST)  # noqa: SLF001
+        one._note(found[str(first.url)], State.LOST)  # noqa: SLF001
+        await wait_all_tasks_blocked()
+        assert not answered.is_set()  # there is nowhere to go
+        one._note(found[str(second.url)], State.READY)  # noqa: SLF001
+        if method == "POST":
+            await wait_all_tasks_blocked()
+            assert not answered.is_set()
+            stopped.set()
+        await answered.wait()
+    assert second.connections == (method == "GET")
+    assert one.exchanges == 0
+    stopped.set()
 
 
 async def test_a_registry_that_can_t_be_reached_is_passed_over(again: Make) -> None:
