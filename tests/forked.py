@@ -1,9 +1,9 @@
 """Runs the command `reileta` in forks of a process that has imported everything already.
 
 To import the server takes over a second of a core, and hundreds of tests start it. A fork does the
-rest of a start as usual, but for the documents of its API, which it makes when somebody asks. It
-has a process, descriptors, an environment and an end of its own. `tests/e2e/test_process.py` starts
-servers as operators do.
+rest of a start as usual, but for the documents of its API and the builders of URLs, which it makes
+when somebody asks. It has a process, descriptors, an environment and an end of its own.
+`tests/e2e/test_process.py` starts servers as operators do.
 
     process = await start("serve", "--port", "0")
 
@@ -183,9 +183,11 @@ def main(path: str) -> int:
     """Forks for whoever connects, until standard input ends. Returns in each fork, too: the status
     of its command."""
     from reileta import cli, main  # noqa: F401 - what all forks need
-    from tests.quick_start import describe_when_asked
+    from tests.quick_start import build_urls_when_asked, describe_when_asked
 
-    describe_when_asked(pytest.MonkeyPatch())
+    patch = pytest.MonkeyPatch()
+    describe_when_asked(patch)
+    build_urls_when_asked(patch)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(path)
     listening.listen(16)

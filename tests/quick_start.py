@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 from argon2 import PasswordHasher
+from werkzeug.routing import Rule
 
 from api.http.endpoint import Operation
 from api.openapi import page
@@ -49,10 +50,27 @@ def describe_when_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(page, "documents", late)
 
 
+def build_urls_when_asked(patch: pytest.MonkeyPatch) -> None:
+    """Until the patch is undone, werkzeug compiles what builds the URLs of a rule when somebody
+    asks for one, which nobody does. It takes most of the time in which an application is made."""
+    name = "_compile_builder"
+    compile_builder = getattr(Rule, name)
+
+    def late(_: Rule, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:
+        def build(rule: Rule, **values: object) -> tuple[str, str]:
+            url: tuple[str, str] = compile_builder(rule, append_unknown)(rule, **values)
+            return url
+
+        return build
+
+    patch.setattr(Rule, name, late)
+
+
 @contextmanager
 def quick_start() -> Iterator[None]:
     """Meanwhile, servers of this process do so, and hash passwords cheaply."""
     with pytest.MonkeyPatch.context() as patch:
         describe_when_asked(patch)
+        build_urls_when_asked(patch)
         patch.setattr(passwords, "default_hasher", cheap_hasher)
         yield
