@@ -6,11 +6,12 @@ over the environment, which wins over the defaults. A setting's docstring is its
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from reileta.protocol.input_types import Title
 from reileta.roles import ROLES, EtaUrl, Role, etas_of, roles_of
@@ -36,6 +37,8 @@ GROUPS: Final = {
 }
 """The groups of the settings in help texts, by the first setting of each."""
 
+ENV_PREFIX: Final = "REILETA_"
+
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -45,7 +48,7 @@ class Settings(BaseSettings):
     """The settings of one server process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="REILETA_",
+        env_prefix=ENV_PREFIX,
         env_ignore_empty=True,
         extra="forbid",
         frozen=True,
@@ -273,6 +276,21 @@ class Settings(BaseSettings):
     # Shutdown
     shutdown_s: float = Field(default=8, gt=0)
     """Seconds for an orderly shutdown."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, and the environment if it has any setting: the search there for each of them
+        takes most of the time in which settings are made."""
+        if any(name.upper().startswith(ENV_PREFIX) for name in os.environ):
+            return init_settings, env_settings
+        return (init_settings,)
 
     @field_validator("address")
     @classmethod
