@@ -30,6 +30,7 @@ from reileta.settings import Settings
 from reileta.store import Queries, Store, open_store
 from reileta.store.database_time import DatabaseTime
 from reileta.store.embedded.cluster import Cluster
+from tests.known_databases import DATA_PREFIX, know_copy, skip_known
 
 # The same examples in each run, and nothing that depends on how busy the machine is.
 hypothesis.settings.register_profile(
@@ -44,6 +45,8 @@ hypothesis.settings.register_profile(
     derandomize=False,
 )
 hypothesis.settings.load_profile("reileta")
+
+skip_known(pytest.MonkeyPatch())
 
 # By default, rich draws each exception with its source and variables: that takes seconds.
 structlog.configure(
@@ -160,7 +163,7 @@ def new_data_folder() -> Iterator[Path]:
     """A folder for a PostgreSQL, in memory where there is room: a database is made in a tenth of
     the time there."""
     roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MEMORY_WANTED
-    data = Path(tempfile.mkdtemp(prefix="reileta-test-", dir=_MEMORY if roomy else None))
+    data = Path(tempfile.mkdtemp(prefix=DATA_PREFIX, dir=_MEMORY if roomy else None))
     data.chmod(0o711)  # as a server's data folder is; PostgreSQL may run as another account
     yield data
     shutil.rmtree(data)
@@ -263,6 +266,7 @@ def clock() -> ManualClock:
 @pytest.fixture
 async def store(database_url: str, clock: ManualClock) -> AsyncIterator[Store]:
     """The store, over an empty database, with the clock of the fixture `clock`."""
+    know_copy(database_url)
     async with open_store(
         Settings(database=database_url), clock, lease_time=lease_time(clock)
     ) as store:

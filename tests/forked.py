@@ -2,8 +2,9 @@
 
 To import the server takes over a second of a core, and hundreds of tests start it. A fork does the
 rest of a start as usual, but for the documents of its API and the builders of URLs, which it makes
-when somebody asks. It has a process, descriptors, an environment and an end of its own.
-`tests/e2e/test_process.py` starts servers as operators do.
+when somebody asks, and the question whether a test's PostgreSQL is a pooler. It has a process,
+descriptors, an environment and an end of its own. `tests/e2e/test_process.py` starts servers as
+operators do.
 
     process = await start("serve", "--port", "0")
 
@@ -183,11 +184,13 @@ def main(path: str) -> int:
     """Forks for whoever connects, until standard input ends. Returns in each fork, too: the status
     of its command."""
     from reileta import cli, main  # noqa: F401 - what all forks need
+    from tests.known_databases import expect_no_pooler
     from tests.quick_start import build_urls_when_asked, describe_when_asked
 
     patch = pytest.MonkeyPatch()
     describe_when_asked(patch)
     build_urls_when_asked(patch)
+    expect_no_pooler(patch)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(path)
     listening.listen(16)

@@ -14,6 +14,7 @@ from api.http.endpoint import Operation
 from api.openapi import page
 from reileta.security import passwords
 from reileta.site import Site
+from tests.known_databases import expect_no_pooler
 
 
 def cheap_hasher() -> PasswordHasher:
@@ -72,5 +73,6 @@ def quick_start() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         describe_when_asked(patch)
         build_urls_when_asked(patch)
+        expect_no_pooler(patch)
         patch.setattr(passwords, "default_hasher", cheap_hasher)
         yield

@@ -20,6 +20,7 @@ from tests.api.asgi_transport import with_transports
 from tests.api.clients import Client, logged_in, registered
 from tests.api.fakes import FakeNode
 from tests.conftest import ManualClock, lease_time
+from tests.known_databases import know_copy
 from tests.quick_start import cheap_hasher, quick_start
 
 ADMIN_PASSWORD_HASH = "set by no test: the admin logs in with a token"
@@ -35,6 +36,7 @@ def _quick_start() -> Iterator[None]:
 async def store(database_url: str, clock: ManualClock, tmp_path: Path) -> AsyncIterator[Store]:
     """The store, with its files in the test's own folder."""
     settings = Settings(database=database_url, data=tmp_path)
+    know_copy(database_url)
     async with open_store(settings, clock, lease_time=lease_time(clock)) as store:
         yield store
 
