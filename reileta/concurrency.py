@@ -1,11 +1,23 @@
-"""A nursery for tasks beside a context manager's body."""
+"""Context managers for code that may fail or be cancelled in the middle."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
+
+
+@contextmanager
+def undone_on_failure(undo: Callable[[], object]) -> Iterator[None]:
+    """Calls `undo` if the body raises or is cancelled, and lets that pass. `undo` can't wait."""
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if not done:
+            undo()
 
 
 @asynccontextmanager

@@ -3,17 +3,17 @@
 The steps, for each instance:
 
 1. The next host says whether it takes the instance (`prepare`).
-2. Gateways are not heard any more: they keep what their players send. The actor is frozen once
-   nothing is left to be written or asked. It says its last word, and keeps what it is told.
+2. The host stops hearing gateways: they keep the messages of their players. The actor is frozen
+   once nothing is left to be written or asked. It says its last word, and keeps all later messages.
 3. The database writes the new host into the place. If it refuses that or can't be asked, the
    instance continues here. If it was asked and its answer is lost, the instance stays frozen until
    the outcome is known: the new host may be the host already.
-4. What the frozen actor was told goes to the new host, and so does all that others still tell it.
+4. The messages that the frozen actor has kept go to the new host, and so do all that still come.
    The sockets of this node are from now on those of a gateway.
-5. The new host is told what only the old one knew (`adopt`), the number of its last message, and
-   how far it has heard each gateway. It asks the gateways for their players, as after a fall. A
-   gateway makes sure that it has the last message, and sends again what the old host has not taken:
-   so all messages come once and in order, both ways.
+5. The new host gets the state that only the old one knew (`adopt`), the number of its last message,
+   and how far it has heard each gateway. It asks the gateways for their players, as after a fall. A
+   gateway makes sure that it has the last message, and sends again all messages that the old host
+   has not taken: so all messages come once and in order, both ways.
 
 A gateway that does not get the last message in time, and one that does not answer, get a snapshot
 (`instance-restored`). If the new host does not answer after step 3, it is the host all the same: it
@@ -191,7 +191,7 @@ class Handover:
         try:
             return await self._calls.call(target, "prepare", argument, bool, PREPARE_S)
         except CallUnknown:
-            return True  # a node of an older version takes what it is given
+            return True  # a node of an older version takes any instance
         except (NodeUnreachable, ReiletaError):
             return False
 
@@ -275,7 +275,7 @@ class Handover:
         return False
 
     async def _depart(self, instance_id: str, holding: Holding) -> None:
-        """Ends the frozen actor; what it was told, and all that it will be, goes elsewhere."""
+        """Ends the frozen actor; messages that it has kept, and all later ones, go elsewhere."""
         holding.lost = True
         with suppress(ReiletaError), trio.move_on_after(DEPART_S):
             ref = self._instances.running(instance_id)
@@ -308,7 +308,7 @@ class Handover:
     async def _frozen(
         self, instance_id: str, holding: Holding
     ) -> tuple[wire.SoftState, Marks] | None:
-        """Stops the actor, and returns what only it knows; None: it can't be stopped yet."""
+        """Stops the actor, and returns the state that only it knows; None: it can't stop yet."""
         try:
             ref = await self._instances.start(instance_id)
             marks = self._relay.freeze(instance_id)

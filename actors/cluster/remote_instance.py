@@ -222,6 +222,7 @@ class RemoteInstance(RemotePlace):
                 attempt,
             )
 
+        entered = refused = False
         try:
             if self._incoming.next is None:
                 # The first one to enter says where the messages begin.
@@ -230,16 +231,19 @@ class RemoteInstance(RemotePlace):
                     self._begin_at(answer.number)
             else:
                 answer = await self._called("enter", argument, wire.Entered, CALL_S)
-        except BaseException as error:
-            if self.local is None:
+            entered = True
+        except ReiletaError as error:
+            refused = not isinstance(error, Overloaded)
+            raise
+        finally:
+            if not entered and self.local is None:
                 if seat.player is None and self._seats.get(session) is seat:
                     del self._seats[session]
                 if new:
-                    if not isinstance(error, ReiletaError) or isinstance(error, Overloaded):
+                    if not refused:
                         # The host may still let it in.
                         self._put(wire.Lost(connection.number, session, lost_frames=True))
                     self._sockets.forget(connection)
-            raise
         if connection.number not in self._sockets.by_number:
             raise Overloaded  # its socket has closed meanwhile
         self._sockets.take_parcels(answer.parcels)

@@ -1,10 +1,10 @@
 """The place of an instance at another node: pauses, repair, and the search for its host.
 
-What is missing of the host's messages is asked for; if the host has forgotten it, the players get a
-snapshot. If the host is gone, or the instance has moved, its new place is looked up: so does every
-other gateway, and each request that waits. Meanwhile the players are told `instance-paused`. The
-new host asks all gateways which players they have (`reseat`). If this node is the new host, the
-players are handed to the local actor.
+The gateway asks for messages of the host that are missing; if the host has forgotten them, the
+players get a snapshot. If the host is gone, or the instance has moved, its new place is looked up:
+so does every other gateway, and each request that waits. Meanwhile the players get
+`instance-paused`. The new host asks all gateways which players they have (`reseat`). If this node
+is the new host, the players are handed to the local actor.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from reileta.rules.cluster.stream import Incoming
 REQUEST_S: Final = 5.0
 """Seconds for the host to answer a request, which may wait for the database."""
 COMPLETE_S: Final = 1.0
-"""Seconds in which what is missing of the last host's messages must come."""
+"""Seconds in which missing messages of the last host must come."""
 COMPLETE_LOOK_S: Final = 0.005
 RESEATED_S: Final = 1.5
 """Seconds in which a new host asks for the players; later they are told to it."""
@@ -111,7 +111,7 @@ class RemotePlace(RemoteLink):
         self._recovering = False
         """Whether a task looks for the place until the host answers."""
         self._repairing = False
-        """Whether what is missing is being asked for."""
+        """Whether missing messages are being asked for."""
         self._stalled_since = trio.current_time()
         self._reseating = trio.Lock()
         self._former: tuple[list[wire.Seat], bool] | None = None
@@ -122,7 +122,7 @@ class RemotePlace(RemoteLink):
     # Repair ------------------------------------------------------------------------------------
 
     async def _keep_whole(self) -> None:
-        """Asks the host for what is missing, until nothing is."""
+        """Asks the host for missing messages, until there are none."""
         while True:
             self._repairing = False
             await self._repair.wait()
@@ -376,7 +376,7 @@ class RemotePlace(RemoteLink):
 
     async def wait_complete(self, epoch: int, last: int | None) -> bool:
         """Whether the players have got all messages of the host, up to the last one, before the
-        epoch began. What is missing is asked for, for a moment."""
+        epoch began. Asks for missing ones, for a moment."""
         if last is None or epoch != self.place.epoch + 1:
             return False
         if self._was_host:
@@ -438,7 +438,7 @@ class RemotePlace(RemoteLink):
         handed_over: bool = False,
     ) -> None:
         """The instance runs at this node now: its sessions are told to ask it there. If it was
-        `handed_over`, it gets what the last host has not `taken`."""
+        `handed_over`, it gets the items that the last host has not `taken`."""
         if self.local is not None:
             return
         if handed_over:
@@ -464,7 +464,7 @@ class RemotePlace(RemoteLink):
         self._seats.clear()
 
     def _pass_on(self, item: wire.Item, recipient: Recipient[InstanceMessage]) -> None:
-        """Tells the actor of this node what a host has not taken."""
+        """Tells the actor of this node an item that a host has not taken."""
         if isinstance(item, wire.Signal):
             message = wire.signal_of(item)
             if message is not None:

@@ -28,6 +28,7 @@ from actors.instance.recovery import RecoveryState
 from reileta.cluster.bus import BusError
 from reileta.cluster.calls import pack, unpacked
 from reileta.cluster.key_value import BucketGone, BucketRefused, Entry, WrongRevision
+from reileta.concurrency import undone_on_failure
 from reileta.observability import log_events
 from reileta.rules.instance.candidates import Candidate, State
 
@@ -130,6 +131,11 @@ class _KeptShard:
     revision: int = 0
     connection: int | None = None
 
+    def write_failed(self) -> None:
+        """It is to be written again. It may have been written all the same, so its revision is not
+        known any more."""
+        self.dirty, self.connection = True, None
+
 
 class _KeptInstance:
     """What is kept of one instance, by its host."""
@@ -225,7 +231,7 @@ class _KeptInstance:
             entries = [msgspec.Raw(one) for one in shard.entries.values()]
             value = pack(_RawShard(self.epoch, entries))
             shard.dirty = False
-            try:
+            with undone_on_failure(shard.write_failed):
                 shard.revision = await bucket.write(
                     f"{self.id}.{shard.number}",
                     value,
@@ -233,10 +239,6 @@ class _KeptInstance:
                     ttl_s=KEPT_S,
                     connection=connection,
                 )
-            except BaseException:
-                shard.dirty = True
-                shard.connection = None  # it may have been written all the same
-                raise
 
     async def _read(self, bucket: SoftBucket, shard: _KeptShard, connection: int) -> None:
         """Learns the shard's revision on a connection."""

@@ -89,7 +89,7 @@ class Joiner:
         return whole
 
     def clear(self) -> None:
-        """What comes next begins anew."""
+        """Forgets an incomplete message: the next part begins a new one."""
         self._parts = []
 
 
@@ -208,7 +208,7 @@ Item: TypeAlias = Data | Lost | Signal | Observe
 
 
 class In(msgspec.Struct, array_like=True):
-    """What a gateway's sockets sent in one turn."""
+    """The items of one turn of a gateway's sockets."""
 
     items: list[Item]
 
@@ -326,7 +326,7 @@ class Watched(msgspec.Struct, array_like=True):
 
 
 class Answered(msgspec.Struct, array_like=True):
-    """The answer; what the request sent to sockets is in the messages up to `number`."""
+    """The answer. The messages up to `number` have the frames that the request sent to sockets."""
 
     value: msgspec.Raw = msgspec.Raw(b"\xc0")
     number: int = 0
@@ -360,7 +360,7 @@ class Restore(msgspec.Struct, array_like=True):
 
 
 class Restored(msgspec.Struct, array_like=True):
-    """The number of the message that has the snapshots, and what it needs. `lost`: the players
+    """The number of the message that has the snapshots, and the parcels for it. `lost`: the players
     (session, player) that have no seat; `kicked`: those of them that were kicked."""
 
     number: int = 0
@@ -396,8 +396,8 @@ class Reseated(msgspec.Struct, array_like=True):
 
 
 class SoftState(msgspec.Struct, array_like=True):
-    """What only the host of an instance knows; see `Frozen`. `seats`: all players, without their
-    sockets."""
+    """The state that only the host of an instance knows; see `Frozen`. `seats`: all players,
+    without their sockets."""
 
     values: list[tuple[str, str, float | None, bytes, int]]
     invited: dict[str, Literal["by-leader", "by-member"]]
@@ -426,11 +426,11 @@ class Adopt(msgspec.Struct, array_like=True):
 
 
 class GetFigures(msgspec.Struct, array_like=True):
-    """What has the node's relay met?"""
+    """Asks for the figures of the node's relay."""
 
 
 class Figures(msgspec.Struct, array_like=True):
-    """What a node's relay has met since its start, as a gateway: how often messages of hosts were
+    """The figures of a node's relay since its start, as a gateway: how often messages of hosts were
     missing, were sent again, and were lost for good, so that players got a snapshot. `lagging`: of
     the instances that it hosts, how many gateways are behind now."""
 
@@ -519,7 +519,7 @@ _NOT_SENT: Final = ("slot", "sink")
 
 
 class _Changes(msgspec.Struct, omit_defaults=True):
-    """`InstanceChanges`, of which only what is given is sent."""
+    """`InstanceChanges`; fields that do not change are left out."""
 
     title: str | msgspec.UnsetType | None = msgspec.UNSET
     description: str | msgspec.UnsetType | None = msgspec.UNSET

@@ -148,14 +148,14 @@ async def own_world(node: Node, call: RequestContext, text: str) -> World:
     Raises as `find_world`, and PermissionDenied.
     """
     world = await find_world(node, call, text)
-    ensure_owner(call, world)
+    ensure_owner(call, world.owner)
     return world
 
 
-def ensure_owner(call: RequestContext, world: World) -> None:
-    """Raises PermissionDenied unless the caller is the world's owner or an admin, and
+def ensure_owner(call: RequestContext, owner: str) -> None:
+    """Raises PermissionDenied unless the caller is the owner of an object or an admin, and
     GuestNotAllowed if it is a guest."""
-    if not call.admin and world.owner != call.by.user.id:
+    if not call.admin and owner != call.by.user.id:
         raise GuestNotAllowed if call.by.guest else PermissionDenied
 
 
@@ -188,7 +188,7 @@ async def unheld(node: Node, call: RequestContext, world: World) -> AsyncIterato
             current = await Worlds(queries, node.clock).get(world.id)
             if current is None:
                 raise WorldNotFound
-            ensure_owner(call, current)
+            ensure_owner(call, current.owner)
             yield queries
     except ResourceNotFound:
         raise WorldNotFound from None

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -27,7 +28,7 @@ from quart.wrappers.response import ResponseBody
 from api.http.answer import Answer
 from api.http.bodies import Chunks
 from api.listen.byte_stream import ClientGone
-from reileta.concurrency import plain_nursery
+from reileta.concurrency import plain_nursery, undone_on_failure
 from reileta.errors import ReiletaError
 from reileta.roles import EtaUrl
 from reileta.rules.gateway import is_hop_by_hop, named_by_connection
@@ -126,11 +127,8 @@ class Registry:
         """
         connection = self._free_connection() or await self._connect()
         self.outstanding += 1
-        try:
+        with undone_on_failure(partial(connection.finished, reusable=False)):
             return await connection.exchange(request)
-        except BaseException:
-            connection.finished(reusable=False)
-            raise
 
     def _free_connection(self) -> Connection | None:
         oldest = trio.current_time() - IDLE_S
@@ -153,11 +151,8 @@ class Registry:
     async def _secured(self, tcp: trio.SocketStream, tls: ssl.SSLContext) -> trio.abc.Stream:
         """The connection with TLS; it is closed if that fails."""
         stream = trio.SSLStream(tcp, tls, server_hostname=self.url.host, https_compatible=True)
-        try:
+        with undone_on_failure(tcp.socket.close):
             await stream.do_handshake()
-        except BaseException:
-            tcp.socket.close()
-            raise
         return stream
 
     def finished(self, connection: Connection, *, reusable: bool) -> None:

@@ -31,6 +31,7 @@ from urllib.parse import quote, urlencode
 import httpcore
 import trio
 
+from reileta.concurrency import undone_on_failure
 from reileta.errors import BadData, BadRedirect, NoResponse
 from reileta.federation.answer_bounds import BODY_BYTES, AnswerBounds
 from reileta.federation.resolver import Resolve, Resolver
@@ -320,15 +321,12 @@ async def open_tcp(ip: IPAddress, port: int) -> trio.SocketStream:
     """A connection to exactly that address. Raises OSError."""
     family = socket.AF_INET if isinstance(ip, IPv4Address) else socket.AF_INET6
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
-    try:
+    with undone_on_failure(sock.close):
         await sock.connect((str(ip), port))
         peer = sock.getpeername()
         if (ip_address(peer[0]), peer[1]) != (ip, port) or peer == sock.getsockname():
             raise NoResponse(cause="refused: connected to another address")
         return trio.SocketStream(sock)
-    except BaseException:
-        sock.close()
-        raise
 
 
 class _GuardedStream(httpcore.AsyncNetworkStream):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from random import SystemRandom
 from typing import Final
 from urllib.parse import urlsplit
@@ -177,8 +178,11 @@ class NodeLink:
             await trio.sleep(wait_s)
 
     async def _link(self, url: str, linked: Callable[[], None]) -> None:
-        with trio.fail_after(CONNECT_S):
-            socket = await _Socket.open(url, self._token)
+        async with _Socket.opened(url, self._token) as socket:
+            await self._serve(socket, linked)
+
+    async def _serve(self, socket: _Socket, linked: Callable[[], None]) -> None:
+        """Until the link ends. Raises Closed."""
         try:
             await socket.send(
                 [Hello([1], f"reileta/{__version__}", self._capacity, 0.0, self.rooms.holds())]
@@ -212,7 +216,6 @@ class NodeLink:
         finally:
             self._alive_at = -math.inf
             self._pinged.clear()
-            await socket.close()
 
     async def _send_news(self, socket: _Socket) -> None:
         while True:
@@ -242,12 +245,15 @@ class _Socket:
         self._sending = trio.Lock()
 
     @classmethod
-    async def open(cls, url: str, token: str) -> _Socket:
-        """Connects. Raises Refused, Closed and OSError."""
+    @asynccontextmanager
+    async def opened(cls, url: str, token: str) -> AsyncIterator[_Socket]:
+        """Connects; the connection ends with the block. Raises Refused, Closed, TooSlowError and
+        OSError."""
         parts = urlsplit(url)
         secure = parts.scheme == "wss"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
-        stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
+        with trio.fail_after(CONNECT_S):
+            stream: trio.abc.Stream = await trio.open_tcp_stream(host, port)
         if secure:
             context = ssl.create_default_context()
             stream = trio.SSLStream(stream, context, server_hostname=host)
@@ -256,11 +262,11 @@ class _Socket:
         )
         socket = cls(stream, protocol, url)
         try:
-            await socket._upgrade(token)
-        except BaseException:
+            with trio.fail_after(CONNECT_S):
+                await socket._upgrade(token)
+            yield socket
+        finally:
             await trio.aclose_forcefully(stream)
-            raise
-        return socket
 
     async def _upgrade(self, token: str) -> None:
         request = self._protocol.connect()
@@ -340,7 +346,3 @@ class _Socket:
             for data in self._protocol.data_to_send():
                 if data:
                     await self._stream.send_all(data)
-
-    async def close(self) -> None:
-        """Ends the connection at once."""
-        await trio.aclose_forcefully(self._stream)

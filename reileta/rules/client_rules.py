@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 from reileta.ids import is_user_ref, user_ref
+from reileta.rules.timed_rule import TimedRule
 
 ClientRuleKind: TypeAlias = Literal["network", "agent", "account"]
 
@@ -35,11 +36,10 @@ _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
-class ClientRule:
+class ClientRule(TimedRule):
     """A rule of an admin. `pattern` is in its canonical spelling.
 
-    `by` is the id of the admin, or the name of the system's account that ran a command. It holds
-    until `until` (ms); None: until it is deleted.
+    `by` is the id of the admin, or the name of the system's account that ran a command.
     """
 
     kind: ClientRuleKind
@@ -48,10 +48,6 @@ class ClientRule:
     created_at: int
     reason: str | None = None
     until: int | None = None
-
-    def holds(self, now_ms: int) -> bool:
-        """Whether the rule's time is not over."""
-        return self.until is None or now_ms < self.until
 
 
 def canonical_pattern(kind: ClientRuleKind, text: str, own_address: str = "") -> str:

@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from joserfc.jwk import OKPKey
 
+from reileta.concurrency import undone_on_failure
 from reileta.rules.federation.signatures import (
     CHAIN_LENGTH,
     Link,
@@ -253,11 +254,8 @@ def _create(path: Path, key: ServerKey, owner: os.stat_result | None = None) -> 
 def _replace(path: Path, key: ServerKey) -> None:
     """Writes the key to its file in one step."""
     draft = _draft(path, key)
-    try:
+    with undone_on_failure(draft.unlink):
         draft.replace(path)
-    except BaseException:
-        draft.unlink()
-        raise
     _sync_folder(path.parent)
 
 
@@ -265,14 +263,10 @@ def _draft(path: Path, key: ServerKey) -> Path:
     """A file beside that path with the key, on the disk."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(key._content())
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        draft.unlink()
-        raise
+    with undone_on_failure(draft.unlink), os.fdopen(handle, "wb") as file:
+        file.write(key._content())
+        file.flush()
+        os.fsync(file.fileno())
     return draft
 
 

@@ -27,7 +27,7 @@ import trio
 import trio_asyncio  # type: ignore[import-untyped]  # it brings no types
 from asyncpg.connect_utils import SessionAttribute
 
-from reileta.concurrency import plain_nursery
+from reileta.concurrency import plain_nursery, undone_on_failure
 from reileta.errors import DatabaseFault, DatabaseUnavailable
 from reileta.observability import log_events
 from reileta.startup import StartupError
@@ -468,11 +468,8 @@ class Database(Queries):
             # number is bounded anyway.
             max_cached_statement_lifetime=0,
         )
-        try:
+        with undone_on_failure(connection.terminate):
             await connection.execute(_SETTINGS, timeout=within_s)
-        except BaseException:
-            connection.terminate()
-            raise
         return connection
 
     def unavailable(self) -> DatabaseUnavailable:

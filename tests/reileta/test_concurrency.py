@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from reileta.concurrency import plain_nursery
+from reileta.concurrency import plain_nursery, undone_on_failure
 
 
 async def test_the_bodys_error_comes_out_as_it_is() -> None:
@@ -50,3 +50,18 @@ async def test_cancellation_passes_through() -> None:
             scope.cancel()
             await trio.sleep_forever()
     assert scope.cancelled_caught
+
+
+async def test_a_body_is_undone_if_it_raises_or_is_cancelled() -> None:
+    undone: list[str] = []
+    with undone_on_failure(lambda: undone.append("whole")):
+        pass
+    error = KeyError("mine")
+    with pytest.raises(KeyError) as caught, undone_on_failure(lambda: undone.append("raises")):
+        raise error
+    assert caught.value is error
+    with trio.CancelScope() as scope, undone_on_failure(lambda: undone.append("is cancelled")):
+        scope.cancel()
+        await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert undone == ["raises", "is cancelled"]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import ensure_own_server, find_owner, local
+from api.http.lookups import ensure_own_server, ensure_owner, find_owner, local
 from api.http.pagination import Search, list_view
 from reileta.errors import (
     NodeInvalid,
@@ -119,8 +119,7 @@ def node_routes(deps: ApiDeps) -> Routes:
     async def own_host(call: RequestContext) -> HostNode:
         """The node of the path. Raises PermissionDenied unless the caller may change it."""
         host = await find_host(call)
-        if not call.admin and host.owner != call.by.user.id:
-            raise PermissionDenied
+        ensure_owner(call, host.owner)
         return host
 
     def changed(host: HostNode) -> None:

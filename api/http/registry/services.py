@@ -8,7 +8,7 @@ from pydantic import Field
 
 from api.http.endpoint import ApiDeps, RequestContext, Routes
 from api.http.etags import Cached
-from api.http.lookups import ensure_own_server, find_owner, local
+from api.http.lookups import ensure_own_server, ensure_owner, find_owner, local
 from api.http.pagination import Search, list_view
 from reileta.errors import (
     AccountSuspended,
@@ -104,8 +104,7 @@ def service_routes(deps: ApiDeps) -> Routes:
     async def own_service(call: RequestContext) -> Service:
         """The service of the path. Raises PermissionDenied unless the caller may change it."""
         service = await find_service(call)
-        if not call.admin and service.owner != call.by.user.id:
-            raise PermissionDenied
+        ensure_owner(call, service.owner)
         return service
 
     @routes.add(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from reileta.rules.federation.addresses import host_of, is_ip_literal
+from reileta.rules.timed_rule import TimedRule
 
 RuleKind: TypeAlias = Literal["allow", "block", "silence"]
 Decision: TypeAlias = Literal["allow", "silence", "block"]
@@ -21,11 +22,10 @@ RULES_LIMIT: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(TimedRule):
     """A rule of an admin about a host and all hosts below it.
 
-    `by` is the id of the admin, or the name of the system's account that ran a command. It holds
-    until `until` (ms); None: until it is deleted.
+    `by` is the id of the admin, or the name of the system's account that ran a command.
     """
 
     pattern: str
@@ -34,10 +34,6 @@ class Rule:
     created_at: int
     reason: str | None = None
     until: int | None = None
-
-    def holds(self, now_ms: int) -> bool:
-        """Whether the rule's time is not over."""
-        return self.until is None or now_ms < self.until
 
 
 class RuleBook:
