@@ -28,6 +28,7 @@ from actors.cluster.orders import Orders
 from actors.cluster.shared import Shared
 from actors.console.console import Console
 from actors.console.watches import Watches
+from actors.delivery.pacing import CoreLoad
 from actors.directory import Directory
 from actors.federation.guests import TIDY_S, GuestPolicy, GuestService
 from actors.federation.trust import Trust
@@ -138,6 +139,7 @@ class Node:
         watches: the sockets of admins that watch it.
         draining: whether the server is stopping.
         rounds: those in which the sockets are read.
+        load: how busy the event loop's core is.
         unready: each returns why this process is not ready; None: it is.
         cluster: this process's part in the cluster; None if it is the only one.
     """
@@ -183,6 +185,7 @@ class Node:
         )
         self.draining = False
         self.rounds = Rounds()
+        self.load = CoreLoad()
         self.unready: list[Callable[[], str | None]] = []
         self.shared = shared
         self._listeners = Listeners() if listeners is None else listeners
@@ -242,6 +245,7 @@ class Node:
                 paced=settings.rate_limits == "on",
                 sign=None if key is None else self.sign,
                 fenced=_ignore if cluster is None else cluster.hosting.fenced,
+                load=self.load,
                 rounds=self.rounds,
             ),
             InstanceVisibility(store, directory, address),

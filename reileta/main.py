@@ -475,7 +475,7 @@ async def _apis(
         node.unready.append(app.proxy.unready)
     gateways = TrustedGateways(secret, now_ms) if settings.registry_alone else None
     http_server = HttpServer(
-        app, settings, node.metrics, timeouts, node.background, gateways, node.rounds
+        app, settings, node.metrics, timeouts, node.background, gateways, node.rounds, node.load
     )
     try:
         yield _Apis(app, http_server, gateway)

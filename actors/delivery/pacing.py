@@ -1,8 +1,11 @@
-"""The rest after a fan-out, by how busy the core is.
+"""The rest after a fan-out and the pause after reading, by how busy the core is.
 
 A fan-out to many sockets costs hardly more for many messages than for one. So on a busy core, an
 instance rests after it, and messages that come meanwhile share the next one. On an idle core there
 is nothing to save, and a rest would only make messages late.
+
+A round that reads few messages costs more than they do. So on a busy core, the reader pauses after
+it, and the next round finds more of them.
 
 Time in which the thread waits for the core counts as busy, too: others use the core then. Only
 Linux tells it.
@@ -18,16 +21,22 @@ from typing import BinaryIO, Final
 PACED_FROM_S: Final = 0.000_2
 """A fan-out that is faster is not followed by a rest."""
 REST_LIMIT_S: Final = 0.005
-IDLE_SHARE: Final = 0.2
+IDLE_SHARE: Final = 0.6
 """If the core is less busy than this share, instances do not rest."""
-EQUAL_SHARE: Final = 0.5
-"""At this share, the rest is as long as the fan-out. A large room alone settles here: fan-outs take
-half of the time."""
-LONGEST_REST: Final = 2.0
-"""A rest is at most so many times as long as the fan-out."""
+EQUAL_SHARE: Final = 0.9
+"""At this share, the rest is as long as the fan-out."""
+PAUSE_S: Final = 0.000_5
+"""The longest pause after reading."""
+PAUSE_FROM: Final = 0.2
+"""If the core is less busy than this share, the reader does not pause."""
+PAUSE_FULL: Final = 0.4
+"""From this share on, pauses have their full length."""
 SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 WINDOW_S: Final = 0.04
 """The load is measured anew after so many seconds. The system counts in steps of up to 4 ms."""
+MEMORY_S: Final = 0.2
+"""The load is an average over about so many seconds. One that follows each window would make rests
+unequal, and so the longest waits longer."""
 
 
 class BusyTime:
@@ -69,19 +78,33 @@ class CoreLoad:
         self._share = 0.0
 
     def share(self) -> float:
-        """The share of the last window that is over, which may be long ago or longer than it
-        should: it ends when this is asked."""
+        """The average of the windows that are over. A window ends when this is asked, so it may be
+        longer than it should."""
         now_s = self._now_s()
         span_s = now_s - self._measured_at
         if span_s >= WINDOW_S:
             used_s = self._busy_s()
-            self._share = (used_s - self._used_s) / span_s
+            share = (used_s - self._used_s) / span_s
+            self._share += (share - self._share) * min(1.0, span_s / MEMORY_S)
             self._used_s, self._measured_at = used_s, now_s
         return self._share
+
+    @property
+    def busy(self) -> bool:
+        """Whether instances rest."""
+        return self.share() > IDLE_SHARE
 
     def rest_s(self, took_s: float) -> float:
         """The rest after a fan-out that took so many seconds, in seconds."""
         if took_s < PACED_FROM_S:
             return 0.0
         busy = (self.share() - IDLE_SHARE) / (EQUAL_SHARE - IDLE_SHARE)
-        return min(max(busy, 0.0), LONGEST_REST) * min(took_s, REST_LIMIT_S / LONGEST_REST)
+        return min(max(busy, 0.0) * took_s, REST_LIMIT_S)
+
+    def pause_s(self, took_s: float) -> float:
+        """The pause after a round of reading that took so many seconds, in seconds. A longer round
+        had enough to do."""
+        if took_s >= PACED_FROM_S:
+            return 0.0
+        busy = (self.share() - PAUSE_FROM) / (PAUSE_FULL - PAUSE_FROM)
+        return min(max(busy, 0.0), 1.0) * PAUSE_S

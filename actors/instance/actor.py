@@ -122,6 +122,10 @@ MEASURED_OF: Final = 8
 """Of so many fan-outs of data, the time of one is measured. Measuring all of them would add a call
 to each, which matters most where a fan-out reaches few sockets."""
 
+NEWEST_SHARE: Final = 0.1
+"""The share of the newest fan-out in the average of their lengths. Rests that follow each single
+length would make long waits longer: after a long one, more messages wait for the next."""
+
 SUSPENDED_S: Final = 0.05
 """Seconds between the looks of a suspended instance whether it may go on."""
 
@@ -164,6 +168,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self._kept_bytes = 0  # of data among them
         self._asking = 0  # how often sockets are being asked whether their clients are there
         self._until_measured = 0  # fan-outs until the next one whose time is measured
+        self._fanout_s = 0.0  # how long a fan-out to all takes, on average
         self._dirty = True  # whether the directory and watchers of the object are to be updated
 
     # Start -------------------------------------------------------------------------------------
@@ -379,22 +384,34 @@ class InstanceActor(Actor[InstanceMessage]):
             self._recovery.refuse(message.sink, message.state)
 
     async def flush(self) -> None:
-        self.flush_now()
-
-    def flush_now(self) -> None:
         if self._departing:
             self._depart()
             return
         if self._holding is not None and not self._may_speak(self._holding):
             return
         self._queue.notify()
-        has_data = self._wrote_early or self.parts.fanout.gathered
+        self._send_out()
+        if self._dirty:
+            self._publish_state()
+        self._deadline.set(self.parts.rules.next_deadline())
+
+    def flush_now(self) -> None:
+        if self._holding is not None and not self._may_speak(self._holding):
+            return
+        fanout, alone = self._fanout, self._holding is None and self._recovery.remote is None
+        self._send_out(fanout.turns if alone and fanout.turns > 1 and self._config.load.busy else 1)
+
+    def _send_out(self, turns: int = 1) -> None:
+        """Sends the frames so far, to all receivers or to those whose turn it is, and rests."""
+        has_data = self._wrote_early or self._fanout.gathered
         begun = trio.current_time()
-        self._write_to_sockets()
+        self._write_to_sockets(in_turns=turns > 1)
         took_s = trio.current_time() - begun
+        behind = self._fanout.behind
         if self._relay.speaker is not None:
-            self.parts.recovery.missed.spoken(self._relay.speaker, begun)
-            self._relay.speaker = None
+            self._recovery.missed.spoken(self._relay.speaker, begun)
+            if not behind:
+                self._relay.speaker = None
         if has_data:
             self._wrote_early = False
             self._until_measured -= 1
@@ -402,19 +419,17 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._until_measured = MEASURED_OF - 1
                 waited_s = begun + took_s - self.context.oldest_at
                 self._config.metrics.fanout.observe(waited_s)
-        rest_s = self._config.load.rest_s(took_s)
-        if rest_s:
-            self.context.rest(rest_s)
-        if self._dirty:
-            self._publish_state()
-        self._deadline.set(self.parts.rules.next_deadline())
+        self._fanout_s += (took_s * turns - self._fanout_s) * NEWEST_SHARE
+        rest_s = self._config.load.rest_s(self._fanout_s) / turns
+        if rest_s or behind:
+            self.context.rest(rest_s, again=behind)
 
-    def _write_to_sockets(self) -> None:
+    def _write_to_sockets(self, *, in_turns: bool = False) -> None:
         """Writes the drain's frames so far to each socket."""
         if self._holding is not None and not self._holding.valid():
             return  # the drain's end suspends it
         fanout = self.parts.fanout
-        delivered = fanout.flush()
+        delivered = fanout.flush_turn() if in_turns else fanout.flush()
         if self._recovery.unanswered:
             self._recovery.unanswered.clear()
         if (remote := self.parts.recovery.remote) is not None:

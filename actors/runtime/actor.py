@@ -124,8 +124,9 @@ class Context(Protocol[M]):
         of a drain."""
         ...
 
-    def rest(self, seconds: float) -> None:
-        """Delays the next drain; messages that come meanwhile share it."""
+    def rest(self, seconds: float, *, again: bool = False) -> None:
+        """Delays the next drain; messages that come meanwhile share it. `again`: flushes after the
+        rest, even if none came."""
         ...
 
     def retire(self) -> bool:

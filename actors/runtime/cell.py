@@ -64,6 +64,8 @@ class Cell(Generic[M]):
         self._working: set[trio.CancelScope] = set()
         self._deadlines: list[Deadline] = []
         self._rest_s = 0.0
+        self._again = False
+        """Whether it flushes after the rest, even if nothing has come."""
         self._deferred: list[Request[Any]] = []
         self._batch: list[Envelope[M]] = []
         self._observed: list[Envelope[M]] = []
@@ -150,8 +152,8 @@ class Cell(Generic[M]):
             return self._handled_at
         return self._batch[0].at if self._batch else trio.current_time()
 
-    def rest(self, seconds: float) -> None:
-        self._rest_s = seconds
+    def rest(self, seconds: float, *, again: bool = False) -> None:
+        self._rest_s, self._again = seconds, again
 
     def retire(self) -> bool:
         behind = self._at_fault + 1 < len(self._batch)
@@ -241,21 +243,28 @@ class Cell(Generic[M]):
         """Flushes what was handled at once, unless the actor rests or a drain will flush it."""
         self._in_round = False
         rounds, actor = self._rounds, self._actor
-        if rounds is None or actor is None or not self._handled or not self.mailbox.idle:
+        if rounds is None or actor is None or not self.mailbox.idle:
+            return
+        if not self._handled and not self._again:
             return
         if rounds.now < self._rest_until:
             if not self._rest_ends:
                 self._rest_ends = True
                 rounds.later(self._rest_until, self._end_rest)
             return
+        self._again = False
         with CapturedFailure() as captured:
             actor.flush_now()
         if captured.error is not None:
             self._fail_now(captured.error)
             return
-        self._count(self._handled, rounds.now - self._handled_at)
-        if self._rest_s:
+        if self._handled:
+            self._count(self._handled, rounds.now - self._handled_at)
+        if self._rest_s or self._again:
             self._rest_until, self._rest_s = trio.current_time() + self._rest_s, 0.0
+            if self._again and not self._rest_ends:
+                self._rest_ends = True
+                rounds.later(self._rest_until, self._end_rest)
 
     def _end_rest(self) -> None:
         self._rest_ends = False
@@ -280,6 +289,7 @@ class Cell(Generic[M]):
         self._observed = []
         self._failure = self._fault = None
         self._handled = 0
+        self._again = False
         actor = self._actor = self.spec.factory()
         actor.context = self
         current.set(NO_TRACE)
@@ -303,9 +313,12 @@ class Cell(Generic[M]):
                         await trio.sleep(rest_s)
                     continue
                 draining = self.mailbox.draining
-                if self._handled and (draining or trio.current_time() >= self._rest_until):
+                unsent = self._handled or self._again
+                if unsent and (draining or trio.current_time() >= self._rest_until):
+                    self._again = False
                     await actor.flush()
-                    self._count(self._handled, trio.current_time() - self._handled_at)
+                    if self._handled:
+                        self._count(self._handled, trio.current_time() - self._handled_at)
                 if draining and not self.mailbox.awaited:
                     break
         except (trio.Cancelled, BaseExceptionGroup) as ending:
@@ -360,6 +373,7 @@ class Cell(Generic[M]):
             if observed:
                 self._log_received(envelope, handed_at, error_code)
         self._at_fault = len(batch)
+        self._again = False
         await actor.flush()
         for request in requests:
             if request.slot.answered:

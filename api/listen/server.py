@@ -26,6 +26,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 
+from actors.delivery.pacing import CoreLoad
 from actors.runtime.background import BackgroundTasks
 from actors.runtime.failures import capture_failure
 from actors.runtime.rounds import Rounds
@@ -123,6 +124,7 @@ class HttpServer:
         background: supervises the loops of the port.
         gateways: for a registry behind gateways, which of their headers it believes.
         rounds: what the actors handle at once while sockets are read.
+        load: how busy the core is.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class HttpServer:
         background: BackgroundTasks | None = None,
         gateways: TrustedGateways | None = None,
         rounds: Rounds | None = None,
+        load: CoreLoad | None = None,
     ) -> None:
         if timeouts is None:
             timeouts = Timeouts(idle_s=settings.http_idle_s)
@@ -152,7 +155,7 @@ class HttpServer:
         self._background = background or BackgroundTasks()
         self._nursery: trio.Nursery | None = None
         self._accepting = trio.CancelScope()
-        self._epoll_reader = EpollReader(rounds)
+        self._epoll_reader = EpollReader(rounds, load)
         self._hangups = HangupWatch()
         self._connections: set[HttpConnection] = set()
 

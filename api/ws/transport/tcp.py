@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from actors.delivery.batch import Piece
+from actors.delivery.pacing import CoreLoad
 from actors.runtime.failures import CapturedFailure
 from actors.runtime.rounds import Rounds
 from api.ws.transport.backlog import MAX_VIEWS
@@ -46,6 +47,9 @@ SHARE_S: Final = 0.004
 SMALL_RECEIVE_BYTES: Final = 4_096
 """Bytes that are read at a time, unless frames are large. The smallest frame has six bytes."""
 LARGE_FRAME_BYTES: Final = 512
+
+SHORTEST_PAUSE_S: Final = 0.000_05
+"""A shorter pause costs more than it saves."""
 
 NEVER: Final = -1.0
 """No round is due at this time."""
@@ -136,10 +140,16 @@ class SocketTransport(ProtocolTransport):
 
 
 class EpollReader:
-    """Reads for the transports in it, in rounds. `run` is its task."""
+    """Reads for the transports in it, in rounds. `run` is its task.
 
-    def __init__(self, rounds: Rounds | None = None) -> None:
+    On a busy core, it pauses after a short round, until the next fan-out is due at the latest.
+    """
+
+    def __init__(self, rounds: Rounds | None = None, load: CoreLoad | None = None) -> None:
         self._rounds = rounds or Rounds()
+        self._load = load or CoreLoad()
+        self._pause: PreciseTimer | None = None
+        """Made for the first pause."""
         self._epoll = select.epoll()
         self._transports: dict[int, EpollTransport] = {}
         self._spent_s: dict[str, float] = {}
@@ -164,12 +174,19 @@ class EpollReader:
 
     async def run(self) -> None:
         """Reads until cancelled. A transport whose reading fails is cut; the others go on."""
+        wait_readable = trio.lowlevel.wait_readable
         while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._read_all()
+            await wait_readable(self._epoll.fileno())
+            while pause_s := self._read_all():
+                if self._pause is None:
+                    self._pause = PreciseTimer()
+                self._pause.set(pause_s)
+                await wait_readable(self._pause.descriptor)
 
-    def _read_all(self) -> None:
-        """One round: reads what is ready, and sets the timer for the next one."""
+    def _read_all(self) -> float:
+        """One round: reads what is ready. Returns the pause until the next one in seconds; 0: it
+        comes when something is ready, or when the timer says, which is set then."""
+        began_s = perf_counter()
         now = trio.current_time()
         self._rounds.begin(now)
         ready = self._epoll.poll(0, ROUND)
@@ -178,8 +195,15 @@ class EpollReader:
         elif ready:
             self._read_fairly(ready)
         due = self._rounds.end()
+        if ready:
+            pause_s = self._load.pause_s(perf_counter() - began_s)
+            if pause_s and due is not None:
+                pause_s = min(pause_s, due - trio.current_time())
+            if pause_s > SHORTEST_PAUSE_S:
+                return pause_s
         if due != self._timer_at:
             self._set_timer(due)
+        return 0.0
 
     def _set_timer(self, due: float | None) -> None:
         self._timer_at = due
@@ -209,8 +233,9 @@ class EpollReader:
     def close(self) -> None:
         """Stops for good; a later `remove` does nothing."""
         self._epoll.close()
-        if self._timer is not None:
-            self._timer.close()
+        for timer in (self._timer, self._pause):
+            if timer is not None:
+                timer.close()
 
     def _pass_over(self, descriptor: int) -> None:
         """The descriptor was removed in this round, or is the timer, which must be set anew."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.delivery.batch import Batch
-from actors.delivery.fanout import Fanout
+from actors.delivery.fanout import TURN_SINKS, Fanout
 from reileta.protocol.frames import deflate, payload_of, text_frame
 from tests.actors.sinks import FakeSink, frames_of
 
@@ -37,7 +38,7 @@ class Model:
                 self.got[one].append(said)
 
 
-COUNT = 4
+COUNT = 7
 ones = st.integers(0, COUNT - 1)
 steps = st.one_of(
     st.tuples(st.just("add"), ones, st.booleans(), st.booleans()),
@@ -45,11 +46,17 @@ steps = st.one_of(
     st.tuples(st.just("broadcast"), st.lists(ones, unique=True), st.booleans(), st.booleans()),
     st.tuples(st.just("private"), ones, st.booleans()),
     st.tuples(st.just("flush")),
+    st.tuples(st.just("turn")),
 )
 
 
-@given(st.lists(steps, max_size=40))
+@given(st.lists(steps, max_size=60))
 def test_receivers_get_what_a_list_for_each_would_hold(script: list[tuple[object, ...]]) -> None:
+    with patch("actors.delivery.fanout.TURN_SINKS", 2):
+        compare_with_the_model(script)
+
+
+def compare_with_the_model(script: list[tuple[object, ...]]) -> None:
     fanout, model = Fanout(), Model(COUNT)
     sinks = [FakeSink(str(one)) for one in range(COUNT)]
     delivered = writes = 0
@@ -70,6 +77,12 @@ def test_receivers_get_what_a_list_for_each_would_hold(script: list[tuple[object
             case ("private", int(one), bool(keyed)):
                 fanout.private(sinks[one], said, "k" if keyed else None)
                 model.got[one].append(said)
+            case ("turn",):
+                delivered += fanout.flush_turn()
+                for sink, got in zip(sinks, model.got, strict=True):
+                    assert sink.frames == got[: len(sink.frames)]
+                if not fanout.behind:
+                    assert [sink.frames for sink in sinks] == model.got
             case _:
                 before = [sink.writes for sink in sinks]
                 delivered += fanout.flush()
@@ -182,3 +195,44 @@ def test_a_batch_counts_and_deflates_its_frames() -> None:
     assert packed.keys == batch.keys
     assert batch.deflated(0, first) == (packed, 0, len(frames[0]))
     assert payload_of(frames_of([batch.deflated(0, first)])[0]) == b"a" * 10
+
+
+def test_some_receivers_are_written_to_at_a_time_with_all_that_came_since() -> None:
+    with patch("actors.delivery.fanout.TURN_SINKS", 2):
+        fanout, sinks = Fanout(), [FakeSink(str(number)) for number in range(4)]
+        for sink in sinks:
+            fanout.add(sink, None)
+        fanout.flush()
+        assert fanout.turns == 2
+        fanout.broadcast(frame("a"))
+        assert (fanout.flush_turn(), fanout.behind) == (2, True)
+        fanout.broadcast(frame("b"))
+        assert (fanout.flush_turn(), fanout.behind) == (4, True)
+        got = [sink.frames for sink in sinks]
+        assert got == [[frame("a")], [frame("a"), frame("b")]] * 2
+        assert (fanout.flush_turn(), fanout.behind) == (2, False)
+        assert all(sink.frames == [frame("a"), frame("b")] for sink in sinks)
+        assert fanout.flush_turn() == 0
+
+
+def test_frames_that_everyone_has_got_are_not_kept() -> None:
+    with patch("actors.delivery.fanout.TURN_SINKS", 2):
+        fanout, sinks = Fanout(), [FakeSink() for _ in range(6)]
+        for sink in sinks:
+            fanout.add(sink, None)
+        fanout.flush()
+        for number in range(50):
+            fanout.broadcast(frame(str(number)), without=sinks[:1], data=True)
+            fanout.flush_turn()
+            assert len(fanout._frames) <= fanout.turns  # noqa: SLF001
+            assert len(fanout._edits) <= 1  # noqa: SLF001
+        fanout.flush()
+        assert [len(sink.frames) for sink in sinks] == [0, 50, 50, 50, 50, 50]
+
+
+def test_a_small_room_is_written_to_as_a_whole() -> None:
+    fanout, sinks = Fanout(), [FakeSink() for _ in range(2 * TURN_SINKS - 1)]
+    for sink in sinks:
+        fanout.add(sink, None)
+    fanout.broadcast(frame("a"))
+    assert (fanout.turns, fanout.flush_turn(), fanout.behind) == (1, len(sinks), False)

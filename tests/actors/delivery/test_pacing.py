@@ -11,8 +11,11 @@ import actors.delivery.pacing
 from actors.delivery.pacing import (
     EQUAL_SHARE,
     IDLE_SHARE,
-    LONGEST_REST,
+    MEMORY_S,
     PACED_FROM_S,
+    PAUSE_FROM,
+    PAUSE_FULL,
+    PAUSE_S,
     REST_LIMIT_S,
     WINDOW_S,
     BusyTime,
@@ -35,7 +38,7 @@ class Core:
 
 @pytest.mark.parametrize(
     ("share", "times"),
-    [(0.0, 0.0), (IDLE_SHARE, 0.0), (EQUAL_SHARE, 1.0), (1.0, LONGEST_REST)],
+    [(0.0, 0.0), (IDLE_SHARE, 0.0), (EQUAL_SHARE, 1.0), (1.0, 4 / 3)],
 )
 def test_the_busier_the_core_the_longer_the_rest(share: float, times: float) -> None:
     core = Core()
@@ -45,35 +48,52 @@ def test_the_busier_the_core_the_longer_the_rest(share: float, times: float) -> 
 
 def test_a_rest_is_bounded_and_a_quick_fan_out_has_none() -> None:
     core = Core()
-    core.work(1.0)
+    core.work(1.0, 1.0)
     assert core.load.rest_s(1.0) == pytest.approx(REST_LIMIT_S)
     assert core.load.rest_s(PACED_FROM_S / 2) == 0
 
 
-def test_the_load_is_that_of_the_last_window() -> None:
+def test_the_load_is_an_average_of_the_last_windows() -> None:
     core = Core()
     core.work(1.0, 10)
     assert core.load.share() == pytest.approx(1)
-    core.work(0.0, WINDOW_S / 2)
+    core.work(0.0, WINDOW_S * 0.75)
     assert core.load.share() == pytest.approx(1)
-    core.work(0.0, WINDOW_S)
-    assert core.load.share() == 0
+    core.work(0.0, WINDOW_S * 0.75)
+    assert core.load.share() == pytest.approx(1 - WINDOW_S * 1.5 / MEMORY_S)
+    core.work(0.0, MEMORY_S)
+    assert core.load.share() == pytest.approx(0)
 
 
 @pytest.mark.parametrize("took_s", [0.0005, 0.002])
-def test_a_large_room_alone_takes_half_of_the_core(took_s: float) -> None:
+def test_a_large_room_alone_leaves_a_part_of_the_core(took_s: float) -> None:
     """There is always something to send when its rest is over."""
     core = Core()
-    for _ in range(1000):
-        rest_s = core.load.rest_s(took_s)
-        core.work(1.0, took_s)
-        core.work(0.0, rest_s)
+
+    def run() -> None:
+        for _ in range(1000):
+            rest_s = core.load.rest_s(took_s)
+            core.work(1.0, took_s)
+            core.work(0.0, rest_s)
+
+    run()
     begun_s, used_s = core.now_s, core.used_s
-    for _ in range(1000):
-        rest_s = core.load.rest_s(took_s)
-        core.work(1.0, took_s)
-        core.work(0.0, rest_s)
-    assert (core.used_s - used_s) / (core.now_s - begun_s) == pytest.approx(EQUAL_SHARE, abs=0.05)
+    run()
+    share = (core.used_s - used_s) / (core.now_s - begun_s)
+    rest = (share - IDLE_SHARE) / (EQUAL_SHARE - IDLE_SHARE)
+    assert 1 / (1 + rest) == pytest.approx(share, abs=0.02)
+    assert IDLE_SHARE < share < EQUAL_SHARE
+
+
+@pytest.mark.parametrize(
+    ("share", "pause_s"),
+    [(0.0, 0.0), (PAUSE_FROM, 0.0), ((PAUSE_FROM + PAUSE_FULL) / 2, PAUSE_S / 2), (1.0, PAUSE_S)],
+)
+def test_the_busier_the_core_the_longer_the_pause(share: float, pause_s: float) -> None:
+    core = Core()
+    core.work(share, 1.0)
+    assert core.load.pause_s(0.000_01) == pytest.approx(pause_s)
+    assert core.load.pause_s(PACED_FROM_S) == 0
 
 
 def test_the_threads_own_work_counts_as_busy() -> None:

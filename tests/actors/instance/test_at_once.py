@@ -15,6 +15,8 @@ import structlog
 import trio
 from trio.testing import MockClock
 
+from actors.delivery.fanout import Fanout
+from actors.delivery.pacing import CoreLoad
 from actors.instance.actor import PART_BYTES
 from reileta.errors import PlayerNotFound
 from reileta.protocol.frames import payload_of
@@ -29,6 +31,7 @@ from tests.actors.node_harness import (
 )
 
 CLIENTS = 4
+REST_S = 0.01
 Step = tuple[str, int, dict[str, Any]]
 
 
@@ -84,7 +87,9 @@ async def play(
                 act(harness, clients, players, kind, who, options)
             if at_once:
                 handled += harness.instance.depth == 0
-                harness.node.rounds.end()
+                while harness.node.rounds.end() is not None:
+                    await trio.sleep(REST_S)
+                    harness.node.rounds.begin(trio.current_time())
             await settle()
             await trio.sleep(1)  # a crash is over
         texts = []
@@ -130,3 +135,25 @@ async def test_everyone_gets_the_same(
     found, handled = await play(monkeypatch, rounds, at_once=True)
     assert found == expected
     assert handled  # else this test shows nothing
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_everyone_gets_the_same_in_turns(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock, seed: int
+) -> None:
+    rounds = script(seed)
+    expected, _ = await play(monkeypatch, rounds, at_once=False)
+    turns: list[int] = []
+    flush_turn = Fanout.flush_turn
+
+    def counted(fanout: Fanout) -> int:
+        turns.append(fanout.turns)
+        return flush_turn(fanout)
+
+    monkeypatch.setattr("actors.delivery.fanout.TURN_SINKS", 1)
+    monkeypatch.setattr(Fanout, "flush_turn", counted)
+    monkeypatch.setattr(CoreLoad, "share", lambda _: 1.0)
+    monkeypatch.setattr(CoreLoad, "rest_s", lambda _, took_s: REST_S)
+    found, _ = await play(monkeypatch, rounds, at_once=True)
+    assert found == expected
+    assert max(turns) > 1  # else this test shows nothing

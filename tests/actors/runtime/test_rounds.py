@@ -30,6 +30,8 @@ class Book:
         self.drains: list[list[str]] = []
         self.failed: list[str] = []
         self.rest_s = 0.0
+        self.again = 0
+        """After so many of the next flushes, there is another one."""
         self.wake: Callable[[], None] = lambda: None
         """Wakes the actor's task without a message."""
 
@@ -67,8 +69,9 @@ class Writer(Actor[Note]):
         self._book.drains.append(words)
         if "crash" in words:
             raise Boom
-        if self._book.rest_s:
-            self.context.rest(self._book.rest_s)
+        again, self._book.again = self._book.again > 0, max(0, self._book.again - 1)
+        if self._book.rest_s or again:
+            self.context.rest(self._book.rest_s, again=again)
 
     def on_crash(self, message: Note) -> None:
         self._book.failed.append(message.word)
@@ -210,3 +213,38 @@ async def test_a_rest_that_ends_while_the_actor_is_woken_is_not_forgotten(
         tell(ref, rounds)
         await wait_all_tasks_blocked()
         assert book.drains == [["one"], ["two"]]
+
+
+@pytest.mark.parametrize("rest_s", [0.0, 0.5])
+async def test_an_actor_that_has_more_to_write_flushes_again_after_its_rest(
+    autojump_clock: MockClock, rest_s: float
+) -> None:
+    async with writing() as (ref, rounds, book):
+        book.rest_s, book.again = rest_s, 2
+        assert tell(ref, rounds, "one") == trio.current_time() + rest_s
+        await trio.sleep(rest_s)
+        assert tell(ref, rounds) == trio.current_time() + rest_s
+        await trio.sleep(rest_s)
+        assert tell(ref, rounds) is None
+        assert book.drains == [["one"], [], []]
+
+
+async def test_a_drain_writes_what_waits_for_the_end_of_a_rest(autojump_clock: MockClock) -> None:
+    async with writing() as (ref, rounds, book):
+        book.rest_s, book.again = 5.0, 1
+        tell(ref, rounds, "one")
+        ref.tell(Note("two"))
+        await wait_all_tasks_blocked()
+        assert book.drains == [["one"], ["(two)"]]
+        await trio.sleep(6)
+        tell(ref, rounds)
+        assert book.drains == [["one"], ["(two)"]]
+
+
+async def test_an_actor_that_stops_writes_the_rest_before(autojump_clock: MockClock) -> None:
+    async with writing() as (ref, rounds, book):
+        book.rest_s, book.again = 5.0, 1
+        tell(ref, rounds, "one")
+        ref.drain()
+        await ref.wait_stopped()
+        assert book.drains == [["one"], []]

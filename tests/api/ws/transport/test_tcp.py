@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from typing import ClassVar
 
 import pytest
 import trio
@@ -13,6 +16,8 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from actors.delivery.pacing import PAUSE_S, CoreLoad
+from actors.runtime.rounds import Rounds
 from api.ws.transport.base import HELD, TransportClosed, Upgraded
 from api.ws.transport.tcp import EpollReader, EpollTransport
 from reileta.observability.metrics import Metrics
@@ -59,6 +64,28 @@ class End:
     async def send(self, *texts: bytes, opcode: Opcode = Opcode.TEXT) -> None:
         frames = [Frame(opcode, text).serialize(mask=True) for text in texts]
         await self.client.send(b"".join(frames))
+
+
+class HandTimer:
+    """A `PreciseTimer` that ends when the test says so."""
+
+    made: ClassVar[list[HandTimer]] = []
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK)
+        self.delays: list[float | None] = []
+        self.made.append(self)
+
+    def set(self, delay_s: float | None) -> None:
+        self.delays.append(delay_s)
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
+
+    def end(self) -> None:
+        os.eventfd_write(self.descriptor, 1)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 @pytest.fixture
@@ -192,3 +219,49 @@ async def test_a_wire_nobody_listens_to_is_read_by_its_own_task(
     with trio.fail_after(PATIENCE_S):
         assert await end.wire.receive() == [b"one"]
     assert len(pump) == 0
+
+
+async def test_on_a_busy_core_messages_are_gathered_in_a_pause(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.ws.transport.tcp.PreciseTimer", HandTimer)
+    monkeypatch.setattr(HandTimer, "made", [])
+    monkeypatch.setattr(CoreLoad, "share", lambda _: 1.0)
+    monkeypatch.setattr("actors.delivery.pacing.PACED_FROM_S", PATIENCE_S)
+    began = 0
+
+    class Counted(Rounds):
+        def begin(self, now: float) -> None:
+            nonlocal began
+            began += 1
+            super().begin(now)
+
+    pump = EpollReader(Counted(), CoreLoad())
+    nursery.start_soon(pump.run)
+    ends = [End(pump, nursery) for _ in range(3)]
+    for end in ends:
+        nursery.start_soon(end.wire.receive)
+    await wait_all_tasks_blocked()
+    await ends[0].send(b"one")
+    await _until(lambda: bool(HandTimer.made))
+    (pause,) = HandTimer.made
+    assert ends[0].listener.taken == [b"one"]
+    assert pause.delays == [PAUSE_S]
+    for end in ends:
+        await end.send(b"two")
+    await wait_all_tasks_blocked()
+    assert began == 1
+    pause.end()
+    await _until(lambda: all(end.listener.taken[-1:] == [b"two"] for end in ends))
+    assert began == 2
+    await _until(lambda: len(pause.delays) == 2)
+    pause.end()  # nothing came in this one, so the next round begins when something does
+    await _until(lambda: began == 3)
+    await ends[1].send(b"three")
+    await _until(lambda: ends[1].listener.taken[-1] == b"three")
+    nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        for end in ends:
+            end.client.close()
+            await end.wire.finish()
+    pump.close()
