@@ -14,8 +14,8 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
@@ -102,6 +102,36 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
+@contextmanager
+def contenders(
+    against: Sequence[Path], peers: Sequence[str], players: int, group: int
+) -> Iterator[list[Contender]]:
+    """This version, those checkouts and those peers, all on the first core; this process takes the
+    other one. Raises BenchmarkError if one of them is unknown, or does not start."""
+    pair = cores()
+    core = pair[0] if pair else None
+    with tempfile.TemporaryDirectory(prefix="reileta-bench-") as made, ExitStack() as stack:
+        folder = Path(made)
+        folder.chmod(0o755)  # the account of the embedded PostgreSQL must reach its data
+        there: list[Contender] = []
+        for title, running, tokens in stack.enter_context(versions(folder, against, players, core)):
+            target = Target.parse(running.url)
+            dialect = choose(REILETA.protocol, target, tokens, players, group, None)
+            there.append(Contender(title, running, dialect))
+        problem = install_peers() if peers else None
+        kinds = {kind.name: kind for kind in KINDS if kind is not REILETA}
+        for name in peers:
+            if name not in kinds or problem is not None:
+                raise BenchmarkError(problem or f"--peer must be one of {', '.join(kinds)}")
+            running = stack.enter_context(Servers(folder, core).run(kinds[name]))
+            target = Target.parse(running.url)
+            dialect = choose(kinds[name].protocol, target, (), players, group, None)
+            there.append(Contender(kinds[name].title, running, dialect))
+        if pair:
+            os.sched_setaffinity(0, {pair[1]})
+        yield there
+
+
 def main(
     against: Annotated[
         list[Path] | None, typer.Option(help="A checkout of another version. Can be repeated.")
@@ -119,7 +149,6 @@ def main(
     """CPU and latency of several versions in rooms, in alternating rounds."""
     console = Console() if Console().is_terminal else Console(width=120)
     lift_file_limit()
-    pair = cores()
 
     def load(contender: Contender) -> LoadResult:
         target = Target.parse(contender.running.url)
@@ -127,33 +156,12 @@ def main(
         plan = Plan(rate, seconds, WARM_UP_S, DRAIN_S, contender.running.pid)
         return rooms.run(plan, lambda _: None)
 
-    with tempfile.TemporaryDirectory(prefix="reileta-bench-") as made, ExitStack() as stack:
-        folder = Path(made)
-        folder.chmod(0o755)  # the account of the embedded PostgreSQL must reach its data
-        core = pair[0] if pair else None
-        try:
-            there: list[Contender] = []
-            started = stack.enter_context(versions(folder, against or (), players, core))
-            for title, running, tokens in started:
-                target = Target.parse(running.url)
-                dialect = choose(REILETA.protocol, target, tokens, players, group, None)
-                there.append(Contender(title, running, dialect))
-            problem = install_peers() if peer else None
-            kinds = {kind.name: kind for kind in KINDS if kind is not REILETA}
-            for name in peer or ():
-                if name not in kinds or problem is not None:
-                    raise BenchmarkError(problem or f"--peer must be one of {', '.join(kinds)}")
-                servers = Servers(folder, core)
-                running = stack.enter_context(servers.run(kinds[name]))
-                target = Target.parse(running.url)
-                dialect = choose(kinds[name].protocol, target, (), players, group, None)
-                there.append(Contender(kinds[name].title, running, dialect))
-            if pair:
-                os.sched_setaffinity(0, {pair[1]})
+    try:
+        with contenders(against or (), peer or (), players, group) as there:
             rows = Rounds(load).run(there, rounds)
-        except BenchmarkError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(1) from None
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
     console.print(table(rows))
     console.print(
         f"{players} players in rooms of {group}, {rate:g} messages/s each; "
