@@ -49,7 +49,7 @@ class DirectProofs:
                 headers={"Connection": "close"},
             )
             given = json.loads(answer.body)["proof"] if answer.status == OK else ""
-        except (ReiletaError, ValueError, KeyError, TypeError):
+        except (ReiletaError, ValueError, KeyError, TypeError, RecursionError):
             return False
         expected = proof(token_hash, node, direct.address, nonce)
         return isinstance(given, str) and hmac.compare_digest(given.encode(), expected.encode())

@@ -37,6 +37,7 @@ from tests.api.ws.link.link_harness import NODE, LinkHarness, NodeEnd, open_link
 
 WHERE = DirectAddress("attic.example", secure=True)
 TOKEN = b"token"
+DEEP = b"[" * 100_000
 
 
 class Reachable:
@@ -516,7 +517,7 @@ async def test_only_the_node_proves_that_it_is_there() -> None:
     assert not await DirectProofs(Web(right)).holds(NODE, WHERE, b"another token")
     assert not await DirectProofs(Web(right)).holds("n_other", WHERE, TOKEN)
     assert not await DirectProofs(Web(right, secure=False)).holds(NODE, WHERE, TOKEN)
-    for answer in (b"", b"[]", b"{}", b'{"proof": 1}', b'{"proof": ""}', b"\xff", None):
+    for answer in (b"", b"[]", b"{}", b'{"proof": 1}', b'{"proof": ""}', b"\xff", DEEP, None):
         assert not await DirectProofs(Web(lambda *_, a=answer: a)).holds(NODE, WHERE, TOKEN)
 
 
