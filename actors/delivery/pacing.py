@@ -25,6 +25,10 @@ IDLE_SHARE: Final = 0.6
 """If the core is less busy than this share, instances do not rest."""
 EQUAL_SHARE: Final = 0.9
 """At this share, the rest is as long as the fan-out."""
+FULL_REST: Final = 2.5
+"""On a core without any time left, the rest is so many times as long."""
+FULL_SHARE: Final = 0.95
+"""From this share on, a large room is written to as a whole, because turns cost more."""
 PAUSE_S: Final = 0.000_5
 """The longest pause after reading."""
 PAUSE_FROM: Final = 0.2
@@ -90,16 +94,20 @@ class CoreLoad:
         return self._share
 
     @property
-    def busy(self) -> bool:
-        """Whether instances rest."""
-        return self.share() > IDLE_SHARE
+    def suits_turns(self) -> bool:
+        """Whether a large room should be written to in turns: instances rest, and the core has time
+        for it."""
+        return IDLE_SHARE < self.share() < FULL_SHARE
 
     def rest_s(self, took_s: float) -> float:
         """The rest after a fan-out that took so many seconds, in seconds."""
         if took_s < PACED_FROM_S:
             return 0.0
-        busy = (self.share() - IDLE_SHARE) / (EQUAL_SHARE - IDLE_SHARE)
-        return min(max(busy, 0.0) * took_s, REST_LIMIT_S)
+        share = self.share()
+        times = (share - IDLE_SHARE) / (EQUAL_SHARE - IDLE_SHARE)
+        if share > EQUAL_SHARE:
+            times = 1 + (FULL_REST - 1) * (share - EQUAL_SHARE) / (1 - EQUAL_SHARE)
+        return min(min(max(times, 0.0), FULL_REST) * took_s, REST_LIMIT_S)
 
     def pause_s(self, took_s: float) -> float:
         """The pause after a round of reading that took so many seconds, in seconds. A longer round

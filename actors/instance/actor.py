@@ -399,7 +399,9 @@ class InstanceActor(Actor[InstanceMessage]):
         if self._holding is not None and not self._may_speak(self._holding):
             return
         fanout, alone = self._fanout, self._holding is None and self._recovery.remote is None
-        self._send_out(fanout.turns if alone and fanout.turns > 1 and self._config.load.busy else 1)
+        self._send_out(
+            fanout.turns if alone and fanout.turns > 1 and self._config.load.suits_turns else 1
+        )
 
     def _send_out(self, turns: int = 1) -> None:
         """Sends the frames so far, to all receivers or to those whose turn it is, and rests."""

@@ -10,6 +10,8 @@ import pytest
 import actors.delivery.pacing
 from actors.delivery.pacing import (
     EQUAL_SHARE,
+    FULL_REST,
+    FULL_SHARE,
     IDLE_SHARE,
     MEMORY_S,
     PACED_FROM_S,
@@ -38,7 +40,7 @@ class Core:
 
 @pytest.mark.parametrize(
     ("share", "times"),
-    [(0.0, 0.0), (IDLE_SHARE, 0.0), (EQUAL_SHARE, 1.0), (1.0, 4 / 3)],
+    [(0.0, 0.0), (IDLE_SHARE, 0.0), (EQUAL_SHARE, 1.0), (0.95, 1.75), (1.0, FULL_REST)],
 )
 def test_the_busier_the_core_the_longer_the_rest(share: float, times: float) -> None:
     core = Core()
@@ -63,6 +65,16 @@ def test_the_load_is_an_average_of_the_last_windows() -> None:
     assert core.load.share() == pytest.approx(1 - WINDOW_S * 1.5 / MEMORY_S)
     core.work(0.0, MEMORY_S)
     assert core.load.share() == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("share", "suits"),
+    [(IDLE_SHARE / 2, False), (EQUAL_SHARE, True), (FULL_SHARE, False), (1.0, False)],
+)
+def test_turns_are_for_cores_that_are_busy_but_not_full(share: float, suits: bool) -> None:
+    core = Core()
+    core.work(share, 1.0)
+    assert core.load.suits_turns == suits
 
 
 @pytest.mark.parametrize("took_s", [0.0005, 0.002])

@@ -152,7 +152,7 @@ async def test_everyone_gets_the_same_in_turns(
 
     monkeypatch.setattr("actors.delivery.fanout.TURN_SINKS", 1)
     monkeypatch.setattr(Fanout, "flush_turn", counted)
-    monkeypatch.setattr(CoreLoad, "share", lambda _: 1.0)
+    monkeypatch.setattr(CoreLoad, "share", lambda _: 0.8)
     monkeypatch.setattr(CoreLoad, "rest_s", lambda _, took_s: REST_S)
     found, _ = await play(monkeypatch, rounds, at_once=True)
     assert found == expected
