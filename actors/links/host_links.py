@@ -165,7 +165,7 @@ class HostLinks:
         Raises CredentialInvalid, and DatabaseUnavailable.
         """
         host = await self._hosts.link(
-            link.node, link.token_hash, server=self.process(), version=hello.software[:64]
+            link.node, link.token_hash, server=self.process(), version=_shown(hello.software)
         )
         if host is None:
             raise CredentialInvalid
@@ -316,3 +316,8 @@ class HostLinks:
             link.end(CloseCode.REPLACED, "replaced by a newer link")
         else:
             link.end(CloseCode.CREDENTIAL_GONE, "the token is no longer valid")
+
+
+def _shown(software: str) -> str:
+    """What a node says of its program, as everybody may see it."""
+    return "".join(filter(str.isprintable, software))[:64]

@@ -123,12 +123,15 @@ class Listening:
         """
         if not peer.proxy:
             self.proxies.ignored(head.headers, peer.address)
+            if self.gateways is not None:
+                self.proxies.no_gateway(head.headers, peer.address, "--trusted-proxies")
             return peer
         if self.gateways is not None:
             passed = self.gateways.passed(head)
             if passed is not None:
                 return self._behind_gateway(peer, passed)
             if self.gateways.proves:
+                self.proxies.no_gateway(head.headers, peer.address, "--gateway-secret")
                 return peer
         origin = self.proxies.origin(head.headers, peer.address, peer.port)
         if origin.host is not None:

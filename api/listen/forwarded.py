@@ -28,7 +28,12 @@ from typing import Final, TypeVar
 import structlog
 
 from api.listen.request_head import Headers, is_authority
-from reileta.observability.log_events import PROXY_NOT_TRUSTED, PROXY_UNCLEAR
+from reileta.observability.log_events import (
+    GATEWAY_NOT_TRUSTED,
+    PROXY_NOT_TRUSTED,
+    PROXY_UNCLEAR,
+)
+from reileta.rules.gateway import PASSED
 from reileta.trusted_proxies import UNIX, TrustedProxies
 
 HOPS: Final = 32
@@ -86,7 +91,7 @@ class ProxyHeaders:
 
     def __init__(self, trusted: TrustedProxies) -> None:
         self.trusted = trusted
-        self._logged: set[tuple[str, bool]] = set()
+        self._logged: set[tuple[str, str, bool]] = set()
 
     def origin(self, headers: Headers, address: str, port: int) -> Origin:
         """The origin of a request that a trusted proxy has sent from that address and port."""
@@ -100,22 +105,30 @@ class ProxyHeaders:
         if any(name in _NAMES for name, _ in headers):
             self._log_once(PROXY_NOT_TRUSTED, headers, address)
 
-    def _log_once(self, event: str, headers: Headers, address: str) -> None:
+    def no_gateway(self, headers: Headers, address: str, setting: str) -> None:
+        """Call at a registry for a request whose headers of a gateway don't count, if it has any:
+        logs the setting that is wrong then."""
+        if any(name in PASSED for name, _ in headers):
+            self._log_once(GATEWAY_NOT_TRUSTED, headers, address, setting)
+
+    def _log_once(
+        self, event: str, headers: Headers, address: str, setting: str = "--trusted-proxies"
+    ) -> None:
         """Logs an event once for public addresses, and once for others, so that a stranger can't
         use up the line about the operator's own proxy. The log has no addresses of people."""
         public = _is_public(address)
-        if (event, public) in self._logged:
+        if (event, setting, public) in self._logged:
             return
-        self._logged.add((event, public))
+        self._logged.add((event, setting, public))
         _log.warning(
             event,
             proxy="a public address" if public else address,
             headers=sorted({name.decode("latin-1") for name, _ in headers} & _TEXTS),
-            setting="--trusted-proxies",
+            setting=setting,
         )
 
 
-_TEXTS: Final = frozenset(name.decode() for name in _NAMES)
+_TEXTS: Final = frozenset(name.decode() for name in _NAMES | PASSED)
 
 
 def _is_public(address: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import SystemRandom
@@ -42,6 +43,8 @@ SUSPENDED_S: Final = 10.0
 """Players with direct connections are heard for so long after the server was asked whether it is
 there, and has answered."""
 SILENT_S: Final = 25.0
+ASLEEP_S: Final = 1.0
+"""A machine that has slept for so long has not heard what the server said meanwhile."""
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
 LASTED_S: Final = 60.0
@@ -120,6 +123,12 @@ def _reason(why: BaseException) -> str:
     return str(why) or str(why.__cause__ or "") or type(why).__name__
 
 
+def slept_s() -> float:
+    """For how many seconds this machine has slept since it started: its other clock, which Trio
+    has, stands still then."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
 class NodeLink:
     """The links of one node, one after the other. `rooms` outlive them."""
 
@@ -131,17 +140,20 @@ class NodeLink:
         *,
         capacity: int = 100,
         random: Callable[[], float] = _random.random,
+        slept: Callable[[], float] = slept_s,
     ) -> None:
         """`gateway`: `wss://host` or `ws://host`, with a path if the server has a base path."""
         self._url = gateway.rstrip("/") + PATH
         self._token = token
         self._capacity = capacity
         self._random = random
+        self._slept = slept
         self.rooms = rooms
         self.links = 0
         """How often it was connected."""
-        self._alive_at = -math.inf
-        self._pinged: dict[int, float] = {}
+        self._alive_at = (-math.inf, 0.0)
+        """When the last ping was sent that the server has answered, and `_slept` then."""
+        self._pinged: dict[int, tuple[float, float]] = {}
         self._stirred = trio.Event()
 
     @property
@@ -149,7 +161,9 @@ class NodeLink:
         """Whether there is a link, and the server answered a ping lately. An answer counts from
         when the ping was sent: what the server said until then is known here, also what it had
         said while there was no link."""
-        return trio.current_time() < self._alive_at + SUSPENDED_S
+        alive_at, slept = self._alive_at
+        awake = self._slept() - slept < ASLEEP_S
+        return awake and trio.current_time() < alive_at + SUSPENDED_S
 
     def stir(self) -> None:
         """Direct connections have left something to be sent."""
@@ -214,7 +228,7 @@ class NodeLink:
             silent = isinstance(why, trio.TooSlowError)
             raise Closed("silent" if silent else _reason(why)) from None
         finally:
-            self._alive_at = -math.inf
+            self._alive_at = (-math.inf, 0.0)
             self._pinged.clear()
 
     async def _send_news(self, socket: _Socket) -> None:
@@ -224,10 +238,12 @@ class NodeLink:
             await socket.send(self.rooms.news())
 
     async def _ping(self, socket: _Socket) -> None:
-        number = 0
+        number, slept = 0, self._slept()
         while True:
+            if self._slept() - slept > SILENT_S:
+                raise Closed("this machine has slept")
             number += 1
-            self._pinged[number] = trio.current_time()
+            self._pinged[number] = (trio.current_time(), self._slept())
             await socket.send([Ping(number)])
             await trio.sleep(PING_S)
 

@@ -20,6 +20,9 @@ REGISTRY_CHANGED: Final = "registry.changed"
 """A gateway sees a registry as `ready`, `unready` or `lost` from now on."""
 REGISTRY_FAILED: Final = "registry.failed"
 """A registry gave no answer to a request that was passed on."""
+GATEWAY_NOT_TRUSTED: Final = "gateway.not_trusted"
+"""A registry does not believe the headers of a gateway, because of the setting that is named. The
+request counts as one of the gateway's own address. Logged once."""
 
 # Clients
 CLIENT_RULE_CHANGED: Final = "client.rule_changed"

@@ -283,7 +283,7 @@ class FakeHostNodes:
         host = await self.get(id_)
         if host is None or self.tokens[id_] != token_hash:
             return None
-        linked = replace(host, link=host.link + 1, server=server, status="online")
+        linked = replace(host, link=host.link + 1, server=server, version=version, status="online")
         self.hosts[id_] = linked
         return linked
 

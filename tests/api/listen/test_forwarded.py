@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from api.listen.exchange import Listening, Peer
 from api.listen.forwarded import HOPS, Origin, ProxyHeaders, origin_of
+from api.listen.gateways import TrustedGateways
+from api.listen.request_head import RequestHead
 from reileta.trusted_proxies import TrustedProxies
 
 PROXY, INNER, CLIENT, FORGED = "10.0.0.1", "10.0.0.2", "203.0.113.9", "198.51.100.7"
@@ -210,6 +215,42 @@ def test_headers_of_strangers_are_logged_once_for_each_kind() -> None:
     assert [log["proxy"] for log in logs] == ["a public address", "192.168.0.1"]
     assert logs[0]["headers"] == ["x-forwarded-for"]
     assert {log["log_level"] for log in logs} == {"warning"}
+
+
+def test_headers_of_gateways_that_don_t_count_are_logged_once_for_each_setting() -> None:
+    headers = [(b"avr-client", b"203.0.113.9"), (b"avr-proof", b"0" * 64)]
+    proxies = ProxyHeaders(TRUSTED)
+    with capture_logs() as logs:
+        for setting in ("--trusted-proxies", "--gateway-secret") * 2:
+            proxies.no_gateway([(b"host", b"x")], "192.168.0.1", setting)
+            proxies.no_gateway(headers, "192.168.0.1", setting)
+    assert [(log["event"], log["setting"], log["proxy"]) for log in logs] == [
+        ("gateway.not_trusted", "--trusted-proxies", "192.168.0.1"),
+        ("gateway.not_trusted", "--gateway-secret", "192.168.0.1"),
+    ]
+    assert logs[0]["headers"] == ["avr-client", "avr-proof"]
+
+
+def test_a_registry_names_the_setting_for_which_it_does_not_believe_a_gateway() -> None:
+    settings: Any = SimpleNamespace(trusted_proxies=PROXY)
+    nothing: Any = None
+    gateways = TrustedGateways(b"secret", lambda: 0)
+    listening = Listening(nothing, settings, nothing, gateways=gateways)
+    forged = [
+        (b"avr-gateway", b"true play.example"),
+        (b"avr-client", CLIENT.encode()),
+        (b"avr-trace", b"0" * 16),
+        (b"avr-proof", b"0" * 64),
+    ]
+    with capture_logs() as logs:
+        for address, headers in ((PROXY, []), (INNER, []), (PROXY, forged), (INNER, forged)):
+            peer = Peer(address, 1, ("", 80), proxy=address == PROXY)
+            head = RequestHead("GET", b"/api/worlds", b"", "1.1", headers)
+            assert listening.enter(peer, head) is peer
+    assert [(log["event"], log["proxy"], log["setting"]) for log in logs] == [
+        ("gateway.not_trusted", PROXY, "--gateway-secret"),
+        ("gateway.not_trusted", INNER, "--trusted-proxies"),
+    ]
 
 
 def test_a_contradiction_is_logged_once() -> None:

@@ -237,6 +237,34 @@ async def test_what_was_said_without_a_link_is_known_before_it_counts(
     assert is_live(link)
 
 
+async def test_after_a_sleep_of_the_machine_a_link_does_not_count_until_it_is_answered(
+    gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Trio's clock stands still then; the server may have given the players up."""
+    slept = 0.0
+    link = NodeLink("ws://one.example:3032", "na_token", Rooms(), slept=lambda: slept)
+    nursery.start_soon(link.run)
+    end, _ = await gateway.linked()
+    await trio.sleep(1)
+    assert is_live(link)
+    end.silent = True  # what comes after the sleep was said before it
+    await trio.sleep(3.5)
+    ping = await end.get(Ping)
+    slept = 20.0
+    assert not is_live(link)
+    await end.send(Pong(ping.number))
+    assert not is_live(link)
+    end.silent = False
+    await end.get(Ping)
+    await wait_all_tasks_blocked()
+    assert is_live(link)
+    # The server has ended a link that was silent for longer.
+    slept = 60.0
+    await gateway.linked()
+    assert link.links == 2
+    assert is_live(link)
+
+
 async def test_a_gateway_that_says_nothing_is_left(
     gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -185,6 +185,14 @@ async def test_who_begins_otherwise_than_with_a_hello_is_cut(
     assert links.harness.store.host_nodes.hosts[NODE].link == 0
 
 
+async def test_what_a_node_says_of_its_program_can_be_shown(
+    links: LinkHarness, autojump_clock: MockClock
+) -> None:
+    end = links.dial()
+    await end.send(Hello([1], "b\x00o\u202et/\x1b[1m\n" + "x" * 100))
+    assert links.harness.store.host_nodes.hosts[NODE].version == "bot/[1m" + "x" * 57
+
+
 async def test_a_node_cannot_go_on_with_anothers_instance(
     links: LinkHarness, autojump_clock: MockClock
 ) -> None:
