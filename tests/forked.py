@@ -1,10 +1,10 @@
 """Runs the command `reileta` in forks of a process that has imported everything already.
 
 To import the server takes over a second of a core, and hundreds of tests start it. A fork does the
-rest of a start as usual, but for the documents of its API and the builders of URLs, which it makes
-when somebody asks, and the question whether a test's PostgreSQL is a pooler. It has a process,
-descriptors, an environment and an end of its own. `tests/e2e/test_process.py` starts servers as
-operators do.
+rest of a start as servers of a test's own process do (`quick_start.py`), with the command line that
+was made before. It has a process, descriptors, an environment and an end of its own; only the
+objects that are left then are not freed one by one, which would copy the memory that it shares.
+`tests/e2e/test_process.py` starts servers as operators do.
 
     process = await start("serve", "--port", "0")
 
@@ -27,13 +27,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pytest
 import trio
+import typer.main
 
 REQUEST_BYTES: Final = 128 * 1024
 _NUMBER_BYTES: Final = 8
@@ -181,16 +183,15 @@ def _forking() -> str:
 
 
 def main(path: str) -> int:
-    """Forks for whoever connects, until standard input ends. Returns in each fork, too: the status
-    of its command."""
+    """Forks for whoever connects, until standard input ends."""
     from reileta import cli, main  # noqa: F401 - what all forks need
-    from tests.known_databases import expect_no_pooler
-    from tests.quick_start import build_urls_when_asked, describe_when_asked
+    from tests.quick_start import start_quickly
 
     patch = pytest.MonkeyPatch()
-    describe_when_asked(patch)
-    build_urls_when_asked(patch)
-    expect_no_pooler(patch)
+    start_quickly(patch)
+    command = typer.main.get_command(cli.app)
+    _complete(command)
+    patch.setattr(typer.main, "get_command", {cli.app: command}.__getitem__)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(path)
     listening.listen(16)
@@ -226,13 +227,21 @@ def main(path: str) -> int:
                     one.close()
                 for other in running:
                     os.close(other)
-                return _command(json.loads(data), descriptors)
+                _command(json.loads(data), descriptors)
             for one_of_its in descriptors:
                 os.close(one_of_its)
             watched = os.pidfd_open(pid)
             running[watched] = (pid, told)
             poll.register(watched, select.POLLIN)
             _tell(told, pid)
+
+
+def _complete(command: Any) -> None:
+    """Makes what a command line makes of its options when it first reads them."""
+    for parameter in command.params:
+        parameter.get_runtime_param()
+    for part in getattr(command, "commands", {}).values():
+        _complete(part)
 
 
 def _tell(told: socket.socket, number: int) -> None:
@@ -242,8 +251,8 @@ def _tell(told: socket.socket, number: int) -> None:
         return  # nobody waits any more
 
 
-def _command(request: Any, descriptors: list[int]) -> int:
-    """Becomes the command, in a fork."""
+def _command(request: Any, descriptors: list[int]) -> NoReturn:
+    """Becomes the command, in a fork, and ends with it."""
     from reileta.cli import main as command
 
     for number, descriptor in enumerate(descriptors):
@@ -254,7 +263,12 @@ def _command(request: Any, descriptors: list[int]) -> int:
     os.chdir(request["cwd"])
     _enter_world(**request["world"])
     sys.argv = ["reileta", *request["arguments"]]
-    return command()
+    status = command()
+    atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way
+    with suppress(OSError):  # whoever reads has gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _enter_world(

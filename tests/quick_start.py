@@ -67,12 +67,17 @@ def build_urls_when_asked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Rule, name, late)
 
 
+def start_quickly(patch: pytest.MonkeyPatch) -> None:
+    """Until the patch is undone, servers of this process do so, and hash passwords cheaply."""
+    describe_when_asked(patch)
+    build_urls_when_asked(patch)
+    expect_no_pooler(patch)
+    patch.setattr(passwords, "default_hasher", cheap_hasher)
+
+
 @contextmanager
 def quick_start() -> Iterator[None]:
-    """Meanwhile, servers of this process do so, and hash passwords cheaply."""
+    """Meanwhile, servers of this process do so."""
     with pytest.MonkeyPatch.context() as patch:
-        describe_when_asked(patch)
-        build_urls_when_asked(patch)
-        expect_no_pooler(patch)
-        patch.setattr(passwords, "default_hasher", cheap_hasher)
+        start_quickly(patch)
         yield
