@@ -1,57 +1,24 @@
-// The scenes of test_client.py: people meet in real browsers, at a real server. Each scene prints one
-// line of JSON: its name, and what went wrong.
-//
-//   node client.mjs CHROMIUM OPTIONS   (OPTIONS of the server, as JSON; REILETA_COMMAND is the command;
-//   REILETA_ERRORS holds the codes of errors by name)
+// The scenes of test_client.py: people meet in real browsers, at a real server. scenes.mjs says how they
+// are played. REILETA_ERRORS holds the codes of errors by name.
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 
-import { Server } from "../../clients/js/tests/server.mjs";
 import * as esbuild from "../../clients/web/node_modules/esbuild/lib/main.js";
-import { chromium } from "../../clients/web/node_modules/playwright-core/index.mjs";
+import * as stage from "./scenes.mjs";
+import { check, PASSWORD, PATIENCE_MS, play, server } from "./scenes.mjs";
 
-const [executablePath, options] = process.argv.slice(2);
-const PATIENCE_MS = 60_000;
-const PASSWORD = "correct horse";
 /** What Chromium says while the server is away. */
 const AWAY = /ERR_CONNECTION_REFUSED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE|WebSocket connection to/;
 /** What it says of the requests that scenes let the server refuse. */
 const REFUSED = /status of 400 .*\/api\/auth\/register$|status of 401 .*\/api\/auth\/login$/;
 
-const axe = await readFile(new URL("../../clients/web/node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 const iwer = await readFile(new URL("../../clients/web/node_modules/iwer/build/iwer.min.js", import.meta.url), "utf8");
-const complaints = [];
 let serverIsAway = false;
 
-const server = await Server.start(...JSON.parse(options));
-const browser = await chromium.launch({
-  executablePath,
-  args: [
-    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-  ],
-});
-
-async function person(how = {}) {
-  const context = await browser.newContext({ viewport: { width: 640, height: 420 }, ...how });
-  context.setDefaultTimeout(PATIENCE_MS);
-  return tab(context);
-}
-
-async function tab(context) {
-  const page = await context.newPage();
-  page.on("console", (message) => {
-    const { url } = message.location();
-    const text = `${message.text()} ${url}`;
-    const known = REFUSED.test(text) || (serverIsAway && AWAY.test(text));
-    if (message.type() === "error" && !known) complaints.push(text);
-  });
-  page.on("pageerror", (error) => complaints.push(String(error.stack)));
-  return page;
-}
-
+const known = (text) => REFUSED.test(text) || (serverIsAway && AWAY.test(text));
+const person = (how) => stage.person(how, known);
+const tab = (context) => stage.tab(context, known);
 const button = (page, name) => page.getByRole("button", { name });
 const field = (page, name) => page.getByLabel(name, { exact: true });
 
@@ -91,16 +58,6 @@ async function say(page, text) {
 
 const heard = (page, from, text) =>
   page.locator(".log p", { hasText: `${from}: ${text}` }).first().waitFor();
-
-/** The page as axe judges it, and whether it fits into the window. */
-async function check(page, what) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
-  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
-  if (found.length > 0) throw new Error(`${what}: axe finds ${found.join("\n")}`);
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  if (wide > 0) throw new Error(`${what}: the page is ${wide} px wider than the window`);
-}
 
 /** The page of a developer, at an origin of its own. It loads the package file by file, without a bundler. */
 async function developersSite(sdk, lines) {
@@ -388,29 +345,6 @@ const scenes = {
     await page.context().close();
     site.close();
   },
-
-  async "the browser's console has no error"() {
-    if (complaints.length > 0) throw new Error(complaints.join("\n"));
-  },
 };
 
-try {
-  for (const [scene, play] of Object.entries(scenes)) {
-    const begun = Date.now();
-    let error = null;
-    try {
-      await play();
-    } catch (problem) {
-      error = String(problem.stack ?? problem);
-    }
-    console.log(JSON.stringify({ scene, error, ms: Date.now() - begun }));
-    if (error && process.env.PICTURES) {
-      await ann.screenshot({ path: `${process.env.PICTURES}/ann.png` }).catch(() => {});
-      await bob.screenshot({ path: `${process.env.PICTURES}/bob.png` }).catch(() => {});
-    }
-    if (error) break; // the next scenes go on where this one ended
-  }
-} finally {
-  await browser.close();
-  await server.stop();
-}
+await play(scenes, { ann, bob });

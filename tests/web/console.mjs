@@ -1,25 +1,11 @@
-// The scenes of test_console.py: an admin sees and steers a real server. Each scene prints one line of
-// JSON: its name, and what went wrong.
-//
-//   node console.mjs CHROMIUM OPTIONS GRANT   (OPTIONS of the server and the command that makes an
-//   admin, as JSON; REILETA_COMMAND is the server's command)
+// The scenes of test_console.py: an admin sees and steers a real server. scenes.mjs says how they are
+// played. The third argument is the command that makes an admin, as JSON.
 import { execFileSync } from "node:child_process";
-import { readFile } from "node:fs/promises";
 
-import { Server } from "../../clients/js/tests/server.mjs";
-import { chromium } from "../../clients/web/node_modules/playwright-core/index.mjs";
+import * as stage from "./scenes.mjs";
+import { PASSWORD, PATIENCE_MS, play, server } from "./scenes.mjs";
 
-const [executablePath, options, grant] = process.argv.slice(2);
-const PATIENCE_MS = 60_000;
-const PASSWORD = "correct horse";
-const axe = await readFile(new URL("../../clients/web/node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
-const complaints = [];
-
-const server = await Server.start(...JSON.parse(options));
-const browser = await chromium.launch({
-  executablePath,
-  args: ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"],
-});
+const [grant] = process.argv.slice(4);
 
 async function call(method, path, token, body) {
   const answer = await fetch(server.url + path, {
@@ -87,31 +73,18 @@ await call("POST", "/api/auth/register", null, { username: "root", password: PAS
 const [program, ...words] = JSON.parse(grant);
 execFileSync(program, [...words, "root"], { stdio: ["ignore", "ignore", "inherit"] });
 
-const context = await browser.newContext({ viewport: { width: 1200, height: 800 } });
-context.setDefaultTimeout(PATIENCE_MS);
-const page = await context.newPage();
-page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
-page.on("pageerror", (error) => complaints.push(String(error.stack)));
+const page = await stage.person({ viewport: { width: 1200, height: 800 }, reducedMotion: "reduce" });
 const button = (name) => page.getByRole("button", { name, exact: true });
 const heading = (name) => page.getByRole("heading", { name, exact: true });
 
-/** The page as axe judges it, wide and narrow, light and dark, and whether it fits. */
+/** The page is judged wide and narrow, light and dark. */
 async function check(what) {
   for (const [width, colorScheme] of [[1200, "light"], [390, "dark"]]) {
     await page.setViewportSize({ width, height: 800 });
     await page.emulateMedia({ colorScheme });
-    await page.evaluate(axe);
-    const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
-    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
-    if (found.length > 0) throw new Error(`${what}: axe finds ${found.join("\n")}`);
-    await fits(what);
+    await stage.check(page, `${what}, ${width} px`);
   }
   await page.setViewportSize({ width: 1200, height: 800 });
-}
-
-async function fits(what) {
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-  if (wide > 0) throw new Error(`${what}: the page is ${wide} px wider than the window`);
 }
 
 const scenes = {
@@ -208,6 +181,7 @@ const scenes = {
     // Of a list this long, Swagger UI keeps only what is near the window in the document.
     const first = page.locator("#operations-server-get_server");
     await first.waitFor();
+    await check("the endpoints");
     await page.getByLabel("Search the endpoints").fill("GET user /api/users/{ref}");
     await first.waitFor({ state: "detached" });
     const one = page.locator("#operations-users-get_user");
@@ -216,12 +190,16 @@ const scenes = {
     await one.getByPlaceholder("ref").fill("@me");
     await one.getByRole("button", { name: "Execute" }).click();
     await one.locator(".live-responses-table", { hasText: '"username": "root"' }).waitFor();
-    await page.setViewportSize({ width: 390, height: 800 });
-    await fits("the endpoints");
-    await page.setViewportSize({ width: 1200, height: 800 });
+    await check("an endpoint and its answer");
+    await button("Authorize").click();
+    await page.getByRole("dialog", { name: "Tokens" }).waitFor();
+    await check("the tokens");
+    await page.getByRole("dialog").getByRole("button", { name: "Close" }).first().click();
   },
 
   async "commands are searched, and one is tried on a socket"() {
+    await page.goto(`${server.url}/docs/plain`);
+    await check("the plain page");
     await page.goto(`${server.url}/docs/sockets`);
     await page.getByLabel("Search commands and events").fill("command subscribe");
     await page.locator("#receiveSubscribe summary").click();
@@ -232,29 +210,10 @@ const scenes = {
     await page.getByRole("log").getByText('{"state":1,"command":"subscribe"').waitFor();
     await check("the sockets");
   },
-
-  async "the browser's console has no error"() {
-    if (complaints.length > 0) throw new Error(complaints.join("\n"));
-  },
 };
 
 try {
-  for (const [scene, play] of Object.entries(scenes)) {
-    const begun = Date.now();
-    let error = null;
-    try {
-      await play();
-    } catch (problem) {
-      error = String(problem.stack ?? problem);
-    }
-    console.log(JSON.stringify({ scene, error, ms: Date.now() - begun }));
-    if (error && process.env.PICTURES) {
-      await page.screenshot({ path: `${process.env.PICTURES}/console.png` }).catch(() => {});
-    }
-    if (error) break; // the next scenes go on where this one ended
-  }
+  await play(scenes, { console: page });
 } finally {
   for (const one of [ann, bob]) one.socket.close();
-  await browser.close();
-  await server.stop();
 }

@@ -22,9 +22,9 @@ WAIT_S = 600
 
 
 def names(script: str) -> list[str]:
-    """The scenes of a script, in order."""
-    text = (HERE / script).read_text("utf-8")
-    return re.findall(r'^  async "([^"]+)"\(\)', text, re.MULTILINE)
+    """The scenes of a script, in order, and those that follow in every script."""
+    text = "".join((HERE / name).read_text("utf-8") for name in (script, "scenes.mjs"))
+    return re.findall(r'^ +async "([^"]+)"\(\)', text, re.MULTILINE)
 
 
 def play(

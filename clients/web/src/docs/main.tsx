@@ -4,10 +4,11 @@ import "../shared/theme.css";
 import "./docs.css";
 import { render } from "preact";
 import { Client } from "reileta-client";
-import SwaggerUI, { type Tags } from "swagger-ui-dist/swagger-ui-es-bundle.js";
+import SwaggerUI, { type System, type Tags } from "swagger-ui-dist/swagger-ui-es-bundle.js";
 
 import { SERVER } from "../shared/base.js";
 import { DocsBar } from "../shared/docs_bar.js";
+import { complete } from "./complete.js";
 import { resolveSubtree } from "./references.js";
 
 const client = new Client(SERVER);
@@ -33,23 +34,32 @@ function search(tags: Tags, phrase: string): Tags {
     .filter((tag) => tag.get("operations").size > 0);
 }
 
+/** The path of an operation as text: a link inside of the button that opens it could not be reached. */
+const plainPaths = ({ React }: System) => ({
+  components: { DeepLink: ({ text }: { text: unknown }) => React.createElement("span", null, text) },
+});
+
 render(
   <>
     <DocsBar now="HTTP" />
     <div> {/* Swagger UI brings the page's main element. */}
-      <p class="login">
-        {client.token === undefined
-          ? <>To try endpoints as yourself, put your token under <i>Authorize</i>, or <a href={`${SERVER}/`}>log in</a> and come back.</>
-          : <><i>Try it out</i> uses your login in this browser; <i>Authorize</i> changes it.</>}
-      </p>
+      <section class="login" aria-label="Your login">
+        <p>
+          {client.token === undefined
+            ? <>To try endpoints as yourself, put your token under <i>Authorize</i>, or <a href={`${SERVER}/`}>log in</a> and come back.</>
+            : <><i>Try it out</i> uses your login in this browser; <i>Authorize</i> changes it.</>}
+        </p>
+      </section>
       <div id="endpoints" />
     </div>
   </>,
   document.getElementById("root")!,
 );
 
+const endpoints = document.getElementById("endpoints")!;
+complete(endpoints);
 const ui = SwaggerUI({
-  domNode: document.getElementById("endpoints"),
+  domNode: endpoints,
   url: `${SERVER}/openapi.json`,
   deepLinking: true,
   displayRequestDuration: true,
@@ -57,11 +67,9 @@ const ui = SwaggerUI({
   defaultModelsExpandDepth: 0,
   filter: true,
   validatorUrl: null, // no other host
-  plugins: [{ fn: { opsFilter: search, resolveSubtree } }],
+  syntaxHighlight: { theme: "tomorrow-night" }, // its colours can be read on that ground
+  plugins: [plainPaths, { fn: { opsFilter: search, resolveSubtree } }],
   onComplete() {
-    const field = document.querySelector(".operation-filter-input");
-    field?.setAttribute("placeholder", "Search paths, names and texts");
-    field?.setAttribute("aria-label", "Search the endpoints");
     if (client.token !== undefined) ui.preauthorizeApiKey("token", client.token);
   },
 });

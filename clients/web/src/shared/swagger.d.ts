@@ -15,6 +15,10 @@ declare module "swagger-ui-dist/swagger-ui-es-bundle.js" {
     map(change: (tag: Tag) => Tag): Tags;
     filter(keep: (tag: Tag) => boolean): Tags;
   }
+  /** What a plugin gets. */
+  export interface System {
+    React: { createElement(type: string, props: null, ...children: unknown[]): unknown };
+  }
   interface Ui {
     preauthorizeApiKey(scheme: string, token: string): void;
   }
