@@ -19,6 +19,7 @@ from typing import Final
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
 BUILD: Final = ROOT / "build" / "docs"
+ICON: Final = ROOT / "clients" / "web" / "src" / "shared" / "icon.svg"
 MERMAID: Final = "mermaid/dist/mermaid.min.js"
 _LINK: Final = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)|(?:src|href)=\"([^\":#]+)\"")
 
@@ -84,6 +85,8 @@ def main() -> None:
     binaries = tools()
     copy(BUILD / "pages")
     shutil.copyfile(mermaid(), BUILD / "pages" / "mermaid.min.js")
+    shutil.copyfile(ICON, BUILD / "pages" / "icon.svg")
+    shutil.copyfile(HERE / "site.css", BUILD / "pages" / "site.css")
     shutil.copyfile(HERE / "mkdocs.yml", BUILD / "mkdocs.yml")
     command = [str(binaries / "zensical"), "build", "--clean", "--strict", "-f", "mkdocs.yml"]
     done = subprocess.run(command, cwd=BUILD, check=False, capture_output=True, text=True)
