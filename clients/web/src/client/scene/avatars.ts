@@ -72,7 +72,7 @@ export class Avatars {
     this.#geometries = {
       body: new LatheGeometry(BODY_PROFILE, 14 * round),
       head: new SphereGeometry(0.185, 20 * round, 14 * round),
-      face: new CapsuleGeometry(0.07, 0.14, coarse ? 1 : 4, 8 * round).rotateZ(Math.PI / 2),
+      face: new CapsuleGeometry(0.07, 0.14, coarse ? 2 : 4, coarse ? 6 : 8).rotateZ(Math.PI / 2),
       hand: new SphereGeometry(0.065, 10 * round, 8 * round),
     };
     this.#grow(16);
@@ -188,7 +188,7 @@ export class Avatars {
     const { x, y, z, head } = pose;
     turned.setFromEuler(angles.set(0, pose.yaw, 0));
     position.set(x, y, z);
-    matrix.compose(position, turned, scale.set(1, Math.max(0.2, (head - 0.2) / 1.4), 1));
+    matrix.compose(position, turned, scale.set(1, Math.max(0.2, (head - 0.12) / 1.4), 1));
     this.#bodies.setMatrixAt(index, matrix);
     gaze.setFromEuler(angles.set(pose.pitch, pose.yaw, 0, "YXZ"));
     position.set(x, y + head, z);

@@ -17,6 +17,7 @@ import {
   Mesh,
   MeshBasicMaterial,
   MeshLambertMaterial,
+  OctahedronGeometry,
   RingGeometry,
   type Scene,
   SphereGeometry,
@@ -52,6 +53,9 @@ export class Place {
       new MeshBasicMaterial({ side: BackSide, vertexColors: true, fog: false, depthWrite: false }),
     );
     const ground = new Mesh(new CircleGeometry(110, 48).rotateX(-Math.PI / 2), this.#ground);
+    // After all that stands before them: what nobody sees is not drawn.
+    ground.renderOrder = 1;
+    this.#sky.renderOrder = 2;
     const path = new Mesh(new RingGeometry(2.6, 3.9, 56).rotateX(-Math.PI / 2), this.#path);
     path.position.y = 0.012;
     this.#sun.position.set(12, 18, 9);
@@ -105,7 +109,7 @@ export class Place {
       crowns.setColorAt(index, tint.setScalar(0.8 + random() * 0.35));
     }
     this.#scene.add(crowns, trunks);
-    const flowers = new InstancedMesh(new DodecahedronGeometry(0.07), new MeshLambertMaterial(), FLOWERS);
+    const flowers = new InstancedMesh(new OctahedronGeometry(0.07), new MeshLambertMaterial(), FLOWERS);
     for (let index = 0; index < FLOWERS; index++) {
       const angle = random() * 2 * Math.PI;
       const far = 4.4 + random() ** 1.5 * 24;

@@ -15,8 +15,10 @@ const TURN_S = 1.9;
 /** A frame that takes longer is not walked in whole: the page was asleep. */
 const LONGEST_S = 0.1;
 /** Frames slower than this on average lower the resolution; faster ones raise it. */
-const SLOW_MS = 40;
+const SLOW_MS = 36;
 const FAST_MS = 18;
+/** Of the window's pixels in a row, at least. */
+const COARSEST = 0.4;
 const SETTLED_FRAMES = 24;
 
 export class Stage {
@@ -211,7 +213,7 @@ export class Stage {
     if (++this.#sinceQuality < SETTLED_FRAMES) return;
     const best = Math.min(2, devicePixelRatio);
     const next =
-      this.#slowness > SLOW_MS ? Math.max(0.5, this.#quality * 0.8)
+      this.#slowness > SLOW_MS ? Math.max(COARSEST, this.#quality * 0.8)
       : this.#slowness < FAST_MS ? Math.min(best, this.#quality * 1.25)
       : this.#quality;
     this.#sinceQuality = 0;
