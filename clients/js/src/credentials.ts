@@ -84,7 +84,7 @@ const EARLY_LIMIT_MS = 600_000;
 const AGAIN_MS = 5_000;
 
 /** For so long at most a page waits until it sees what another one has kept. */
-const SEEN_MS = 500;
+const SEEN_MS = 3_000;
 const LOOK_MS = 25;
 
 interface Locks {
