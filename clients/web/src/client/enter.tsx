@@ -98,7 +98,7 @@ export function Enter({ title, invited }: { title: string; invited: boolean }) {
         </button>
       </form>
       {open && (
-        <p class="soft">
+        <p>
           <button type="button" class="button" disabled={busy} onClick={() => void lookAround()}>Look around as a guest</button>
         </p>
       )}

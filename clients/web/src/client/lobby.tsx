@@ -38,7 +38,6 @@ export function Lobby() {
         <img src={ICON} alt="" width={32} height={32} />
         <span class="brand">Reileta</span>
         <span class="who">{me.value?.displayname}</span>
-        {temporary && <button class="button small" onClick={() => setMaking("account")}>Keep this account</button>}
         {me.value?.tags.includes("avr:admin") && <a class="button quiet small" href={`${SERVER}/console`}>Console</a>}
         <button class="button quiet small" onClick={() => void logout()}>Log out</button>
       </header>
@@ -47,6 +46,12 @@ export function Lobby() {
         <div role="status"><Announcement /></div>
         {link.value === "away" && <p class="notice warn" role="status">The connection was lost. Trying again …</p>}
         <Problem>{problem}</Problem>
+        {temporary && (
+          <div class="notice row guest">
+            <p>You look around as a guest. With an account of your own you can make worlds and open instances.</p>
+            <button class="button small" onClick={() => setMaking("account")}>Keep this account</button>
+          </div>
+        )}
         {!ready ? !problem && <p role="status">Loading …</p> : all.length === 0 && !temporary ? <FirstWorld /> : (
           <>
             <section aria-labelledby="open">
@@ -54,8 +59,8 @@ export function Lobby() {
               {open.length === 0 ? (
                 <p class="soft">
                   {temporary
-                    ? "Nobody is here yet. Keep this account to open a room of your own."
-                    : "Nobody is here yet. Open an instance of a world below, and invite a friend."}
+                    ? "Nobody is here now."
+                    : "Nobody is here now. Open an instance of a world below, and invite a friend."}
                 </p>
               ) : (
                 <ul class="cards">{open.map((one) => <InstanceCard key={one.id} instance={one} />)}</ul>
@@ -66,6 +71,7 @@ export function Lobby() {
                 <h2 id="worlds">Worlds</h2>
                 {!temporary && <button class="button small" onClick={() => setMaking("world")}>Make a world</button>}
               </div>
+              {all.length === 0 && <p class="soft">There is no world on this server yet.</p>}
               <ul class="cards">
                 {all.map((world) => (
                   <WorldCard
@@ -124,7 +130,7 @@ function InstanceCard({ instance }: { instance: Instance }) {
         <p class="seats">
           <span class={free > 0 ? "free" : "full"}>{free > 0 ? `${free} free` : "Full"}</span>
           <span class="soft">
-            {" "}{instance.connected} of {instance.capacity} inside{instance.queued > 0 ? `, ${instance.queued} in line` : ""}
+            {" · "}{instance.connected} of {instance.capacity} inside{instance.queued > 0 ? `, ${instance.queued} in line` : ""}
           </span>
         </p>
         <button class="button main" onClick={() => go({ at: "instance", instance: instance.id })}>

@@ -12,7 +12,7 @@ import { Visit } from "./visit.js";
 function App() {
   const now = route.value;
   const loggedIn = link.value !== "none";
-  if (!loggedIn) return <Enter title="Welcome" invited={now.at === "instance"} />;
+  if (!loggedIn) return <Enter title="Welcome to Reileta" invited={now.at === "instance"} />;
   if (now.at === "instance") return <Visit key={now.instance} instance={now.instance} />;
   return <Lobby />;
 }

@@ -90,19 +90,21 @@ export function Inside({ model }: { model: RoomModel }) {
         </button>
         <button class="button small" aria-expanded={panel === "room"} onClick={() => toggle("room")}>Room</button>
       </header>
-      <div class="states" role="status">
-        <Announcement />
-        {model.away.value && <p class="notice warn">The connection was lost. Coming back …</p>}
-        {!stage && !problem && <p class="notice">Drawing the room …</p>}
-      </div>
-      <div class="notices" role="alert">
-        {problem && <p class="notice warn">{problem}</p>}
-        {model.notice.value && (
-          <p class="notice warn">
-            {model.notice.value}{" "}
-            <button class="button small" onClick={() => (model.notice.value = undefined)}>Understood</button>
-          </p>
-        )}
+      <div class="notices">
+        <div role="status">
+          <Announcement />
+          {model.away.value && <p class="notice warn">The connection was lost. Coming back …</p>}
+          {!stage && !problem && <p class="notice">Drawing the room …</p>}
+        </div>
+        <div role="alert">
+          {problem && <p class="notice warn">{problem}</p>}
+          {model.notice.value && (
+            <p class="notice warn">
+              {model.notice.value}{" "}
+              <button class="button small" onClick={() => (model.notice.value = undefined)}>Understood</button>
+            </p>
+          )}
+        </div>
       </div>
       {panel === "people" && <People model={model} stage={stage} onClose={() => setPanel(undefined)} />}
       {panel === "room" && <Settings model={model} stage={stage} onClose={() => setPanel(undefined)} />}
@@ -145,6 +147,12 @@ function Chat({
   useEffect(() => {
     if (log.current) log.current.scrollTop = log.current.scrollHeight;
   }, [lines.length && lines.at(-1)?.number]);
+  useEffect(() => {
+    // The keyboard of a phone leaves less room: the newest line stays in sight.
+    const seen = new ResizeObserver(([entry]) => entry?.target.scrollTo({ top: entry.target.scrollHeight }));
+    if (log.current) seen.observe(log.current);
+    return () => seen.disconnect();
+  }, []);
 
   async function submit(event: SubmitEvent) {
     event.preventDefault();
@@ -277,7 +285,7 @@ function Moderate({ model, player, onClose }: { model: RoomModel; player: Player
           />
           <span class="hint" id="reason-hint">{player.displayname} reads it.</span>
         </div>
-        <div class="row wrap">
+        <div class="deeds">
           <button class="button" disabled={busy} onClick={() => void act("warn")}>Warn</button>
           <button class="button" disabled={busy} onClick={() => void act(muted ? "unmute" : "mute")}>
             {muted ? "Unmute" : "Mute"}
@@ -345,7 +353,7 @@ function Settings({ model, stage, onClose }: { model: RoomModel; stage: Stage | 
           <p class="soft">Light: {LIGHTS[model.look.value.light]}. The master of the room can change it.</p>
         )}
         {owned && stage && (
-          <button class="button" onClick={() => void picture()}>Use this view as the world's picture</button>
+          <button class="button" onClick={() => void picture()}>Use this view as world picture</button>
         )}
         <p role="status" class="soft">{done}</p>
       </div>

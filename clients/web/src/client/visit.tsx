@@ -83,18 +83,21 @@ export function Visit({ instance: ref }: { instance: string }) {
 }
 
 function Line({ title, standing: { state, position, queued } }: { title: string; standing: Standing }) {
+  const uninvited = state === "pending" || position === undefined;
   return (
     <>
-      <h1>{title} is full</h1>
+      <h1>{title} is {uninvited ? "by invitation" : "full"}</h1>
       <div role="status" class="line">
-        {state === "pending" || position === undefined ? (
-          <p>You wait for an invitation. Keep this page open: you go in by yourself.</p>
+        {uninvited ? (
+          <p>You asked to come in. Keep this page open: you go in by yourself when you are invited.</p>
         ) : (
           <>
             <p class="place"><span class="number">{position}</span> Your place in line</p>
             <p class="soft">
-              {position === 1 ? "The next free seat is yours." : `${position - 1} before you.`}
-              {queued !== undefined && queued > 1 ? ` ${queued} wait in all.` : ""} You go in by yourself: keep this page open.
+              {position === 1 ? "The next free seat is yours."
+                : position === 2 ? "One person is before you."
+                : `${position - 1} people are before you.`}
+              {queued !== undefined && queued > 1 ? ` ${queued} wait in all.` : ""} Keep this page open: you go in by yourself.
             </p>
           </>
         )}
