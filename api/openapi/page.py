@@ -274,7 +274,7 @@ def _parameters(parameters: Iterable[Json]) -> str:
         f"<td>{_type(p['schema'])}</td><td>{_note(p['schema'], p.get('description', ''))}</td></tr>"
         for p in parameters
     )
-    return f"<table><tr><th>name</th><th>in</th><th>type</th><th></th></tr>{rows}</table>"
+    return f"<table><tr><th>name</th><th>in</th><th>type</th><th>meaning</th></tr>{rows}</table>"
 
 
 def _channel_contents(key: str, channel: Json, document: Json) -> str:
@@ -424,4 +424,5 @@ def _prose(text: str) -> str:
 
 
 def _sample(value: Any) -> str:
-    return f"<pre>{escape(json.dumps(value, indent=2, ensure_ascii=False))}</pre>"
+    text = escape(json.dumps(value, indent=2, ensure_ascii=False))
+    return f'<pre tabindex="0">{text}</pre>'
