@@ -21,7 +21,7 @@ import trio
 
 from reileta.observability import log_events
 from reileta.store.embedded.cluster import Cluster
-from tests.nats_server import nats_server
+from tests.nats_server import free_port, nats_server
 
 NODES: Final = ("one", "two", "three")
 ROLES: Final = ("eta", "ins", "reil")
@@ -94,7 +94,9 @@ def _role(name: str, folder: Path, urls: dict[str, str]) -> list[str]:
     if name == "eta":
         options += ["--trusted-proxies", "127.0.0.1", "--gateway-secret", str(secret)]
     if name == "reil":
+        port = str(free_port())  # it must know it, for the URLs in its answers
         options += ["--eta", urls["eta"], "--gateway-secret", str(secret)]
+        options += ["--port", port, "--gateway-address", f"127.0.0.1:{port}"]
     return options
 
 
