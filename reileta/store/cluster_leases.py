@@ -439,12 +439,15 @@ async def _unhosted_in_use(transaction: Queries) -> list[str]:
 async def _unhosted(transaction: Queries, instance: str) -> bool:
     """Whether no node hosts the instance; none can claim it until the transaction ends."""
     try:
-        row = await transaction.fetch_one(
-            "INSERT INTO places (instance_id, node, epoch) "
-            "SELECT id, NULL, 0 FROM instances WHERE id = $1 "
-            "ON CONFLICT (instance_id) DO UPDATE SET node = places.node RETURNING node",
-            instance,
-        )
+        # A savepoint: the error would end the whole transaction. To lock the instance first would
+        # be a deadlock with a host that deletes it, which locks the place first.
+        async with transaction.transaction() as point:
+            row = await point.fetch_one(
+                "INSERT INTO places (instance_id, node, epoch) "
+                "SELECT id, NULL, 0 FROM instances WHERE id = $1 "
+                "ON CONFLICT (instance_id) DO UPDATE SET node = places.node RETURNING node",
+                instance,
+            )
     except ConstraintBroken:
         return False  # it was deleted meanwhile
     return row is not None and row["node"] is None

@@ -249,6 +249,26 @@ async def test_the_sweep_deletes_nothing_that_is_hosted_and_looks_empty(
     assert [one.id for one in await sweep.run(1000, 500, 500)] == [host.room.id]
 
 
+async def test_the_sweep_goes_on_if_an_instance_is_deleted_meanwhile(
+    host: Host, store: Store
+) -> None:
+    await host.leases.leave(host.tenure)
+    others = [await make(store, f"other{number}") for number in range(3)]
+    for room in (host.room, *others):
+        await store.instances.occupied(room.id, 5, entered=True)
+    deleted: list[InstanceRecord] = []
+
+    async def sweep() -> None:
+        deleted.extend(await UnhostedSweep(store.database, store.instances).run(1000, 500, 500))
+
+    async with store.database.transaction() as transaction:
+        await store.instances.over(transaction).delete(host.room.id)
+        async with held_up(store, sweep):
+            await transaction.execute("COMMIT; BEGIN")
+    assert {one.id for one in deleted} == {one.id for one in others}
+    assert await store.database.value("SELECT count(*) FROM instances") == 0
+
+
 async def test_one_node_sweeps_at_a_time(host: Host, store: Store) -> None:
     await store.instances.occupied(host.room.id, 5, entered=True)
     await host.leases.leave(host.tenure)
