@@ -8,7 +8,7 @@ for those who still hold it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -19,17 +19,26 @@ import trio
 from actors.cluster import wire
 from actors.cluster.orders import repeated
 from actors.cluster.remote_link import AGAIN_S, CALL_S, SessionSeat
-from actors.cluster.remote_place import REQUEST_S, Moved, RemotePlace
+from actors.cluster.remote_place import COMPLETE_LOOK_S, REQUEST_S, Moved, RemotePlace
 from actors.cluster.remote_sockets import RemoteSeat
 from actors.delivery.sink import Sink
-from actors.instance.frames import moderated_answer
+from actors.instance.frames import left_answer, moderated_answer
 from actors.instance.messages import InstanceMessage, Moderate, SendData
 from actors.instance.recovery import Member
-from actors.membership import AddMember, InstanceMoved, MemberSessionEnded, RenameUser, SocketLost
+from actors.membership import (
+    AddMember,
+    InstanceMoved,
+    MemberSessionEnded,
+    RemoveMember,
+    RenameUser,
+    SeatLost,
+    SocketLost,
+)
 from actors.runtime.errors import ActorStopped
 from actors.runtime.message import Request
 from reileta.cluster.calls import NodeUnreachable
 from reileta.errors import OutcomeUnknown, Overloaded, ReiletaError
+from reileta.rules.instance.seats import Player
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -224,13 +233,7 @@ class RemoteInstance(RemotePlace):
 
         entered = refused = False
         try:
-            if self._incoming.next is None:
-                # The first one to enter says where the messages begin.
-                async with self._first:
-                    answer = await self._called("enter", argument, wire.Entered, CALL_S)
-                    self._begin_at(answer.number)
-            else:
-                answer = await self._called("enter", argument, wire.Entered, CALL_S)
+            answer = await self._entered(connection.number, argument)
             entered = True
         except ReiletaError as error:
             refused = not isinstance(error, Overloaded)
@@ -246,13 +249,50 @@ class RemoteInstance(RemotePlace):
                     self._sockets.forget(connection)
         if connection.number not in self._sockets.by_number:
             raise Overloaded  # its socket has closed meanwhile
-        self._sockets.take_parcels(answer.parcels)
         assert answer.player is not None
         player = answer.player.id
         if player not in self._lost_players:
             seat.player = answer.player
             sink.seats[self.id] = RemoteSeat(self, connection.number, player, session)
         return player
+
+    async def _entered(self, number: int, argument: Callable[[], wire.Enter]) -> wire.Entered:
+        """The host's answer to the socket of that number. Raises as `_called`, also if others have
+        to enter first for too long."""
+        call = partial(
+            self._called,
+            "enter",
+            argument,
+            wire.Entered,
+            CALL_S,
+            has_come=partial(self._has_come, number),
+        )
+        with trio.move_on_after(PLACED_S):
+            if self._incoming.next is None:
+                # The first one to enter says where the messages begin.
+                async with self._first:
+                    if self._incoming.next is None:
+                        return await call()
+            return await call()
+        raise Overloaded
+
+    async def _has_come(self, number: int, answer: wire.Entered) -> bool:
+        """Waits until the frames that belong to the answer are written, if the socket of that
+        number is there: the client's own answer is one of them. False: the link to the host has
+        begun anew, and they will not come. Raises Moved."""
+        link = self._link
+        self._begin_at(answer.number)
+        self._sockets.take_parcels(answer.parcels)
+        while link == self._link and self.local is None:
+            connection = self._sockets.by_number.get(number)
+            if self._incoming.last >= answer.number and (connection is None or connection.welcomed):
+                return True
+            self._incoming.heard(answer.number)
+            self._repair.set()
+            await trio.sleep(COMPLETE_LOOK_S)
+        if self.local is not None:
+            raise Moved(self.local)
+        return False
 
     async def _request(self, request: Request[R]) -> R:
         name = type(request).__name__
@@ -265,9 +305,13 @@ class RemoteInstance(RemotePlace):
             asking = connection = self._connect(sink, "")
         number = 0 if connection is None else connection.number
         deed, again = wire.deed_of(request), wire.comes_again(request)
+        leaves = request.session if isinstance(request, RemoveMember) else ""
+        seat = self._seats.get(leaves)
+        link = self._link
 
         def argument() -> wire.Ask:
-            nonlocal request
+            nonlocal request, link
+            link = self._link
             self._send_box_if_known()
             fields, request = wire.fields_of(request), repeated(request)
             return wire.Ask(
@@ -286,9 +330,14 @@ class RemoteInstance(RemotePlace):
             answer = await self._called(
                 "ask", argument, wire.Answered, REQUEST_S, orders=bool(deed)
             )
-            await self._applied(answer.number)
-            if sink is not None and not (number and answer.number):
-                self._answer(request, sink)
+            written = await self._applied(answer.number, link)
+            player = None if seat is None else seat.player
+            if sink is not None and not (number and answer.number and written):
+                self._answer(request, sink, player)
+            if seat is not None and player is not None and self._seats.get(leaves) is seat:
+                # The host's word that it has left is lost: the next host must hear it.
+                self.signal(MemberSessionEnded(leaves))
+                seat.session.signal(SeatLost(self.id, player.id))
         finally:
             if asking is not None and asking.number in self._sockets.by_number:
                 self._sockets.by_number.pop(asking.number)
@@ -296,21 +345,37 @@ class RemoteInstance(RemotePlace):
         value: R = msgspec.msgpack.decode(answer.value, type=wire.ANSWERS[name])
         return value
 
-    def _answer(self, request: Request[Any], sink: Sink) -> None:
+    def _answer(self, request: Request[Any], sink: Sink, player: Player | None) -> None:
         """Answers a command on its socket. The host does so for the sockets that it knows, in order
-        with the other frames; but it sends nothing to a node that has nobody inside."""
-        if isinstance(request, Moderate):
-            frame = moderated_answer(request, self.id)
-            if frame is not None:
-                sink.send(frame)
+        with the other frames; but it sends nothing to a node that has nobody inside, and what it
+        sent is lost if the link to it begins anew."""
+        frame = None
+        match request:
+            case Moderate():
+                frame = moderated_answer(request, self.id)
+            case RemoveMember(_, _, bytes() as state) if player is not None:
+                frame = left_answer(state, self.id, player.id)
+            case _:
+                pass
+        if frame is not None:
+            sink.send(frame)
 
-    async def _applied(self, number: int) -> None:
-        """Waits a moment until the host's messages up to that number are written."""
-        if self._incoming.next is None:
-            return
+    @property
+    def _link(self) -> tuple[int, int]:
+        """Changes when what a host has sent will not come any more."""
+        return self.series, self._beginnings
+
+    async def _applied(self, number: int, link: tuple[int, int]) -> bool:
+        """Waits a moment until the host's messages up to that number are written. False: they are
+        not, or the link to the host has begun anew since."""
         with trio.move_on_after(CALL_S):
-            while self._incoming.last < number:  # noqa: ASYNC110  # rarely needed
-                await trio.sleep(0.002)
+            while link == self._link and self.local is None:
+                if self._incoming.next is None or self._incoming.last >= number:
+                    return True
+                self._incoming.heard(number)
+                self._repair.set()
+                await trio.sleep(COMPLETE_LOOK_S)
+        return False
 
     async def _called(
         self,
@@ -320,9 +385,11 @@ class RemoteInstance(RemotePlace):
         timeout_s: float,
         *,
         orders: bool = False,
+        has_come: Callable[[A], Awaitable[bool]] | None = None,
     ) -> A:
         """The answer of the host, wherever it is now. Raises Moved, Overloaded and its errors.
-        `orders`: it changes something, so that OutcomeUnknown is raised if it may have done so."""
+        `orders`: it changes something, so that OutcomeUnknown is raised if it may have done so.
+        `has_come`: whether all that belongs to the answer has come; else it is asked again."""
         maybe, begins = False, name in ("enter", "watch")
         limit_s = PLACED_S if timeout_s <= PLACED_S else PLACED_S + timeout_s
         with trio.move_on_after(OUTCOME_S if orders else limit_s):
@@ -330,7 +397,7 @@ class RemoteInstance(RemotePlace):
                 await self._listening.wait()
                 if begins:
                     await self._until_restored()
-                series, beginnings = self.series, self._beginnings
+                link = self._link
                 # While it is under way, nobody can say whether it is done.
                 before, maybe = maybe, orders
                 try:
@@ -344,10 +411,12 @@ class RemoteInstance(RemotePlace):
                         raise
                     raise OutcomeUnknown from error
                 else:
-                    if begins and (series, beginnings) != (self.series, self._beginnings):
+                    if begins and link != self._link:
                         continue  # the host may have forgotten the socket since then
                     if not getattr(answered, "elsewhere", False):
-                        return answered
+                        if has_come is None or await has_come(answered):
+                            return answered
+                        continue
                     maybe = before
                 await self._look_again()
         raise OutcomeUnknown if maybe else Overloaded

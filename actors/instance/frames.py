@@ -43,6 +43,13 @@ def moderated_answer(order: Moderate, instance_id: str) -> bytes | None:
     return answer(commands.INSTANCE_MODERATE, order.state, instance_id)
 
 
+def left_answer(state: bytes, instance_id: str, player_id: str) -> bytes:
+    """The answer to `instance-leave`."""
+    return answer(
+        commands.INSTANCE_LEAVE, state, instance_id, encode(PlaceView(instance_id, player_id))
+    )
+
+
 class InstanceFrames:
     """The frames of one incarnation of an instance.
 
@@ -152,8 +159,7 @@ class InstanceFrames:
 
     def farewell(self, player_id: str, state: bytes) -> bytes:
         """The answer to `instance-leave`."""
-        place = encode(PlaceView(self._id, player_id))
-        return answer(commands.INSTANCE_LEAVE, state, self._id, place)
+        return left_answer(state, self._id, player_id)
 
     def _snapshot(self, player: Player, *, gap: bool = False) -> bytes:
         retained = [
