@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import shlex
 import subprocess
 import sys
@@ -44,10 +45,11 @@ def main() -> int:
         "cluster": _clusters(share_s, seed),
     }
     chosen = [arguments.only] if arguments.only else kinds
+    environment = {**os.environ, "REILETA_TEST_FORMS": "long"}
     runs = itertools.chain.from_iterable(kinds[name] for name in chosen)
     for command in runs:
         print(f"$ {shlex.join(command)}", flush=True)
-        if subprocess.run(command, check=False).returncode != 0:
+        if subprocess.run(command, env=environment, check=False).returncode != 0:
             print(f"Failed; to run it again:\n  {shlex.join(command)}")
             return 1
     print("All runs passed.")
