@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from functools import partial
 
@@ -17,6 +16,7 @@ from tests.conftest import PATIENCE_S
 from tests.e2e.clients import connected
 from tests.e2e.processes import Bot, ServerProcess, eventually, new_instance, serving
 from tests.e2e.test_database_faults import refused
+from tests.forked import run
 
 
 async def nodes_of(database: Database) -> list[str]:
@@ -314,9 +314,8 @@ async def command(ground: Ground, *words: str, nats: bool = True) -> str:
     where = ["--database", ground.database_url]
     if nats:
         where += ["--nats", ground.nats.url]
-    ended = await trio.run_process(
-        [sys.executable, "-m", "reileta", *words, *where], capture_stdout=True
-    )
+    ended = await run(*words, *where)
+    assert ended.returncode == 0, ended.stderr
     return ended.stdout.decode()
 
 

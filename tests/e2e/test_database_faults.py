@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ from reileta.store.read_cache import TABLES
 from tests.e2e.clients import connected
 from tests.e2e.operator import at_the_database
 from tests.e2e.processes import bots, eventually, new_instance, serving
+from tests.forked import run
 from tests.reileta.store.fake_pooler import fake_pooler
 
 pytestmark = pytest.mark.slow
@@ -204,8 +204,7 @@ async def test_a_server_that_is_paused_within_a_transaction_goes_on(
 
 async def refused(*options: str) -> str:
     """The one line with which a server does not start."""
-    command = [sys.executable, "-m", "reileta", "serve", "--port", "0", *options]
-    ended = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    ended = await run("serve", "--port", "0", *options)
     assert ended.returncode == 1
     (line,) = ended.stderr.decode().splitlines()
     return line

@@ -6,12 +6,10 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +18,7 @@ from trio_websocket import open_websocket
 
 from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player
+from tests.forked import Done, run
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +40,10 @@ class LoggedProcess:
 
     async def event(self, name: str, **keys: object) -> Json:
         """The first such event, as soon as it is in the log."""
-        return (await self.all_events(name, **keys))[0]
+        return (await self.all_events(name, 1, **keys))[0]
 
-    async def all_events(self, name: str, **keys: object) -> list[Json]:
+    async def all_events(self, name: str, count: int = 1, **keys: object) -> list[Json]:
+        """Such events, as soon as so many are in the log."""
         with trio.fail_after(PATIENCE_S):
             while True:
                 found = [
@@ -51,7 +51,7 @@ class LoggedProcess:
                     for one in self.events()
                     if one["event"] == name and keys.items() <= one.items()
                 ]
-                if found:
+                if len(found) >= count:
                     return found
                 await trio.sleep(0.02)
 
@@ -110,14 +110,9 @@ async def served(database_url: str, folder: Path, *options: str) -> AsyncIterato
         await process.wait()
 
 
-def reileta(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[Any]:
-    return subprocess.run(
-        [sys.executable, "-m", "reileta", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+async def reileta(*arguments: str | Path) -> Done:
+    with trio.fail_after(PATIENCE_S):
+        return await run(*map(str, arguments))
 
 
 @asynccontextmanager
@@ -138,13 +133,13 @@ async def test_one_join_is_followed_from_socket_to_sockets(
 ) -> None:
     async with served(database_url, tmp_path, "--log-level", "debug") as server:
         async with room_of_two(server) as (instance, _, _):
-            joins = await server.all_events("socket.received", command="instance-join")
+            joins = await server.all_events("socket.received", 2, command="instance-join")
             trace = joins[1]["trace"]
             await server.event("frames.sent", trace=trace)
             await server.event("socket.served", trace=trace)
         assert await server.stop() == 0
 
-    drawn = reileta("trace", trace, "--log", server.log)
+    drawn = await reileta("trace", trace, "--log", server.log)
     assert (drawn.returncode, drawn.stderr) == (0, b"")
     text = drawn.stdout.decode("ascii")
     lines = text.splitlines()
@@ -154,9 +149,16 @@ async def test_one_join_is_followed_from_socket_to_sockets(
     ]
     assert order == sorted(order), text
     assert f"instance/{instance['id']}: AddMember" in text
-    assert reileta("trace", trace, stdin=server.log.read_bytes()).stdout == drawn.stdout
+    from_input = await trio.run_process(
+        [sys.executable, "-m", "reileta", "trace", trace],
+        stdin=server.log.read_bytes(),
+        capture_stdout=True,
+    )
+    assert from_input.stdout == drawn.stdout
 
-    diagram = reileta("trace", trace, "--log", server.log, "--mermaid").stdout.decode("ascii")
+    diagram = (await reileta("trace", trace, "--log", server.log, "--mermaid")).stdout.decode(
+        "ascii"
+    )
     assert diagram.startswith("sequenceDiagram\n    participant p0 as socket ")
     assert "p0->>p1: Join (" in diagram
     assert "p1->>p2: AddMember (" in diagram
@@ -178,14 +180,14 @@ async def test_a_request_is_followed_by_the_id_in_its_answer(
             trace = left.headers["X-Trace-Id"]
             await server.event("request.served", trace=trace)
         assert await server.stop() == 0
-    text = reileta("trace", trace, "--log", server.log).stdout.decode("ascii")
+    text = (await reileta("trace", trace, "--log", server.log)).stdout.decode("ascii")
     beginning = text.splitlines()[3]
     assert "HTTP: DELETE /api/instances/" in beginning
     assert beginning.endswith("answered with 200")
     assert f"instance/{instance['id']}: CloseInstance #" in text
     assert f"instance/{instance['id']}: WorkDone #" in text
     assert " frames to 2 sockets" in text
-    refused = reileta("trace", answer.headers["X-Trace-Id"], "--log", server.log)
+    refused = await reileta("trace", answer.headers["X-Trace-Id"], "--log", server.log)
     assert b"answered with 401" in refused.stdout
 
 
@@ -209,13 +211,13 @@ async def test_an_instance_replays_as_it_was_and_its_file_holds_no_token(
     assert all(token.encode() not in data for token in server.tokens)
     assert b"ua_" not in data
 
-    replayed = reileta("replay", path, "--steps")
+    replayed = await reileta("replay", path, "--steps")
     assert (replayed.returncode, replayed.stderr) == (0, b"")
     text = replayed.stdout.decode()
     assert "the instance stopped normally" in text
     assert "the replay matches the recording" in text
     assert 'key="pos", at=10000000000000000000000000' in text
-    assert reileta("replay", path, "--steps").stdout == replayed.stdout
+    assert (await reileta("replay", path, "--steps")).stdout == replayed.stdout
 
 
 async def test_what_a_killed_server_recorded_can_be_replayed(
@@ -231,12 +233,12 @@ async def test_what_a_killed_server_recorded_can_be_replayed(
         await trio.sleep(0.3)  # what gathers is written every 50 ms
         await server.stop(signal.SIGKILL)
     (path,) = folder.iterdir()
-    text = reileta("replay", path, "--steps").stdout.decode()
+    text = (await reileta("replay", path, "--steps")).stdout.decode()
     assert text.count(" SendData, message ") == 50
     assert "the recording has no end: the server is still running, or was killed" in text
     assert "    players: 2" in text
     path.write_bytes(path.read_bytes()[:-3])
-    cut = reileta("replay", path, "--steps")
+    cut = await reileta("replay", path, "--steps")
     assert cut.returncode == 0
     assert b"the last record is truncated, at byte " in cut.stdout
     assert cut.stdout.count(b" SendData, message ") == 50
@@ -247,15 +249,9 @@ async def test_a_folder_that_can_t_be_recorded_in_is_one_line(
 ) -> None:
     file = tmp_path / "file"
     file.touch()
-    done = await trio.run_process(
-        [
-            *(sys.executable, "-m", "reileta", "serve", "--port", "0"),
-            *("--record", str(file), "--data", str(tmp_path / "data")),
-        ],
+    done = await run(
+        *("serve", "--port", "0", "--record", str(file), "--data", str(tmp_path / "data")),
         env={**os.environ, "REILETA_DATABASE": database_url},
-        capture_stdout=True,
-        capture_stderr=True,
-        check=False,
     )
     assert done.returncode == 1
     assert done.stderr.decode().splitlines()[-1] == f"reileta: can't use {file}: File exists"
