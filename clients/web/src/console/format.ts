@@ -36,3 +36,5 @@ export function since(at: number, now: number): string {
   if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
   return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3600)} h`;
 }
+
+export const plural = (number: number, noun: string) => `${number} ${noun}${number === 1 ? "" : "s"}`;

@@ -18,7 +18,7 @@ export const history = signal<{ node: string; at: number[]; series: Record<strin
   at: [],
   series: {},
 });
-export const link = signal<"open" | "lost" | "closed">("lost");
+export const link = signal<"opening" | "open" | "lost" | "closed">("opening");
 /** Why a watch was refused. */
 export const refusal = signal<string | undefined>();
 
@@ -45,6 +45,7 @@ export function follow(): void {
   const connection = client.connection;
   if (connection === followed) return;
   followed = connection;
+  link.value = "opening";
   connection.onOpen(async () => {
     link.value = "open";
     void ask();

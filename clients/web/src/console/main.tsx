@@ -27,6 +27,8 @@ const PAGES: [string, string, () => preact.JSX.Element][] = [
   ["notice", "Tell everyone", Notice],
 ];
 
+const STATES = { opening: "Connecting …", open: "Live", lost: "Reconnecting …", closed: "" };
+
 /** Who looks: undefined while it is not known, null for nobody. */
 const admin = signal<string | null | undefined>(undefined);
 const place = signal(location.hash.replace(/^#\/?/, ""));
@@ -101,6 +103,8 @@ function Console() {
   const Page = found?.[2] ?? Overview;
   useEffect(() => {
     document.title = `${found?.[1] ?? "Instance"} · Console · Reileta`;
+    // On a phone, the pages are in one row that scrolls.
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
   }, [name]);
   const current = name === "instance" ? "instances" : name;
   return (
@@ -124,7 +128,7 @@ function Console() {
         </nav>
         <p class="who">
           <span class={`state ${link.value === "open" ? "ready" : "silent"}`} aria-hidden="true" />
-          <span role="status">{link.value === "open" ? "Live" : "Reconnecting …"}</span>
+          <span role="status">{STATES[link.value]}</span>
           <span class="soft">{admin.value}</span>
           <button class="button tiny" type="button" onClick={() => void client.logout().finally(() => (admin.value = null))}>
             Log out
@@ -133,6 +137,9 @@ function Console() {
       </header>
       <main id="content" tabIndex={-1}>
         <Wrong>{refusal.value}</Wrong>
+        {link.value === "lost" && (
+          <p class="notice warn">The connection was lost. This page shows what was seen last, and goes on by itself.</p>
+        )}
         {name === "instance" && id ? <InstancePage key={id} id={decodeURIComponent(id)} /> : <Page key={name} />}
       </main>
     </div>

@@ -14,7 +14,7 @@ export function instanceName(one: Instance): string {
 }
 
 /** Without a cluster there is one node, which has no name. */
-export const nodeName = (node: string) => (node === "local" ? "the only one" : node);
+export const nodeName = (node: string) => (node === "local" ? "this one" : node);
 
 const COLUMNS: Column<Instance>[] = [
   {
@@ -24,7 +24,7 @@ const COLUMNS: Column<Instance>[] = [
       <>
         <a href={`#/instance/${one.id}`}>{instanceName(one)}</a>{" "}
         {one.name && instanceName(one) !== one.name && <span class="soft">{one.name}</span>}
-        {one.restarts > 0 && <span class="tag bad" title="Restarts after crashes">{one.restarts} restarts</span>}
+        {one.restarts > 0 && <span class="tag bad" title="Restarts after crashes">{format.plural(one.restarts, "restart")}</span>}
       </>
     ),
   },

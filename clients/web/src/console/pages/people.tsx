@@ -7,7 +7,6 @@ import { client, reasonOf, watch } from "../live.js";
 import { Confirm, Pager, Search, Table, useList, Wrong } from "../parts.js";
 
 const LIMIT = 50;
-const plural = (number: number, noun: string) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
 type Person = { id: string; username: string; displayname: string; text: string; suspended: boolean };
 
@@ -27,7 +26,7 @@ export function People() {
             id: one.user,
             username: one.username,
             displayname: one.displayname,
-            text: `${plural(one.sockets, "socket")}, ${one.instances ? `in ${plural(one.instances, "instance")}` : "in no instance"}`,
+            text: `${format.plural(one.sockets, "socket")}, ${one.instances ? `in ${format.plural(one.instances, "instance")}` : "in no instance"}`,
             suspended: false,
           })),
         };
@@ -134,7 +133,7 @@ function PersonCard({ person, changed, close }: CardProps) {
           <ul class="plain">
             {answer.where.sessions.map((one) => (
               <li key={one.session}>
-                {plural(one.sockets, "socket")}
+                {format.plural(one.sockets, "socket")}
                 {one.instances.map((inside) => (
                   <> · <a href={`#/instance/${inside.instance}`}>{inside.instance.slice(0, 10)}…</a></>
                 ))}
