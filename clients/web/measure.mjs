@@ -56,6 +56,18 @@ function walk(server, token, instance, index) {
   };
 }
 
+/** The processor time of the page's longest task during some work, in ms. On a busy machine a task may
+ * take much longer than that, because the page gets no processor. */
+async function longestTask(browser, page, work) {
+  await browser.startTracing(page, { categories: ["-*", "toplevel", "__metadata"] });
+  await work();
+  const { traceEvents } = JSON.parse((await browser.stopTracing()).toString());
+  const thread = ({ pid, tid }) => `${pid}/${tid}`;
+  const mains = new Set(traceEvents.filter(({ name, args }) => name === "thread_name" && args.name === "CrRendererMain").map(thread));
+  const tasks = traceEvents.filter((event) => event.name.endsWith("RunTask") && mains.has(thread(event)));
+  return Math.round(Math.max(0, ...tasks.map(({ tdur = 0 }) => tdur)) / 100) / 10;
+}
+
 const server = await Server.start("--rate-limits", "off");
 const browser = await chromium.launch({
   executablePath,
@@ -81,9 +93,11 @@ try {
     const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
     await fetch(`/api/instances/${id}`, { method: "POST", headers, body: JSON.stringify({ capacity: many + 4 }) });
   }, [instance, Number(players)]);
-  for (const [index, token] of tokens.entries()) ends.push(walk(server, token, instance, index));
-  await page.getByText(`${tokens.length + 1} of`).waitFor({ timeout: 60_000 });
-  await page.waitForTimeout(3_000); // the resolution settles
+  const joining = await longestTask(browser, page, async () => {
+    for (const [index, token] of tokens.entries()) ends.push(walk(server, token, instance, index));
+    await page.getByText(`${tokens.length + 1} of`).waitFor({ timeout: 60_000 });
+    await page.waitForTimeout(3_000); // the resolution settles
+  });
   const devtools = await page.context().newCDPSession(page);
   const whole = await browser.newBrowserCDPSession();
   await devtools.send("Performance.enable", { timeDomain: "threadTicks" });
@@ -121,8 +135,10 @@ try {
   const { frames, ...rest } = measured;
   const main_thread_ms_per_s = Math.round(((usedAfter.main - usedBefore.main) / Number(seconds)) * 1000);
   const drawing_ms_per_frame = Math.round(((usedAfter.gpu - usedBefore.gpu) / frames) * 10_000) / 10;
+  const walking = await longestTask(browser, page, () => page.waitForTimeout(5_000));
+  const longest_task_cpu_ms = { joining, walking };
   if (process.env.PICTURE) await page.screenshot({ path: process.env.PICTURE });
-  console.log(JSON.stringify({ players: tokens.length, ...rest, main_thread_ms_per_s, drawing_ms_per_frame }));
+  console.log(JSON.stringify({ players: tokens.length, ...rest, longest_task_cpu_ms, main_thread_ms_per_s, drawing_ms_per_frame }));
 } finally {
   for (const end of ends) end();
   await browser.close();
