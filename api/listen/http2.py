@@ -155,6 +155,8 @@ class Http2Connection:
         self._read_over = trio.Event()
         self._leaving = False
         """The client has sent GOAWAY, and begins no more requests."""
+        self._has_frame = False
+        """Whether a frame was read that is not taken yet."""
         self._given_up = False
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
@@ -175,10 +177,10 @@ class Http2Connection:
             self.scope.cancel()
 
     def expire(self) -> None:
-        """Ends the connection at its deadline, unless data of the client waits to be read: this
-        process may have been paused, or have had no time."""
+        """Ends the connection at its deadline, unless data of the client waits to be read or for
+        its turn: this process may have been paused, or have had no time."""
         reads = trio.current_time() < self._byte_stream.deadline.at
-        if not (reads and self._byte_stream.is_readable()):
+        if not (reads and (self._has_frame or self._byte_stream.is_readable())):
             self.scope.cancel()
 
     def drain(self) -> None:
@@ -259,7 +261,9 @@ class Http2Connection:
             while (frame := self._next_frame()) is not None:
                 taken += 1
                 if frame.ends_headers or taken >= FRAMES_A_STEP:
+                    self._has_frame = True
                     await take(self._peer.network)
+                    self._has_frame = False
                     taken = 0
                 self._take_frame(frame, tasks)
             await self._flush()
