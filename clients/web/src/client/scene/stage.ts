@@ -20,6 +20,9 @@ const FAST_MS = 18;
 /** Of the window's pixels in a row, at least. */
 const COARSEST = 0.4;
 const SETTLED_FRAMES = 24;
+/** Where frames are very slow, one does not wait for so many. */
+const VERY_SLOW_MS = 80;
+const VERY_SLOW_FRAMES = 6;
 
 export class Stage {
   readonly avatars: Avatars;
@@ -210,15 +213,18 @@ export class Stage {
   #adapt(took: number): void {
     if (took > 1000 || this.#renderer.xr.isPresenting) return;
     this.#slowness += (took - this.#slowness) * 0.1;
-    if (++this.#sinceQuality < SETTLED_FRAMES) return;
+    const enough = this.#slowness > VERY_SLOW_MS ? VERY_SLOW_FRAMES : SETTLED_FRAMES;
+    if (++this.#sinceQuality < enough) return;
     const best = Math.min(2, devicePixelRatio);
     const next =
-      this.#slowness > SLOW_MS ? Math.max(COARSEST, this.#quality * 0.8)
+      this.#slowness > SLOW_MS
+        ? Math.max(COARSEST, this.#quality * Math.max(0.6, Math.min(0.8, Math.sqrt(SLOW_MS / this.#slowness))))
       : this.#slowness < FAST_MS ? Math.min(best, this.#quality * 1.25)
       : this.#quality;
     this.#sinceQuality = 0;
     if (next === this.#quality) return;
     this.#quality = next;
+    this.#slowness = FAST_MS + 4; // of frames in the new resolution
     this.#resize();
   }
 
