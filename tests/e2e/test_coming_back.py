@@ -271,7 +271,8 @@ async def test_a_player_that_vanishes_while_others_speak_is_told_of_the_gap(
 async def test_who_vanishes_again_before_it_reads_what_it_missed_is_told_of_the_gap(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(missed, "UNDERWAY_S", 0.0)  # what others said was long ago
+    # What others said was long ago, but for the time that a message to another process may take.
+    monkeypatch.setattr(missed, "UNDERWAY_S", 0.05)
     async with running(database_url) as harness:
         ada, bob = await harness.account("ada"), await harness.account("bob")
         place = (await harness.instance(bob)).id
