@@ -407,7 +407,7 @@ async def test_a_user_takes_the_seat_of_its_own_silent_player(
             async with connected(harness, await harness.login(ada.id)) as player:
                 await player.join(place)
                 assert (await other.event("instance-left"))["data"]["player"] == ghost
-                assert inside(harness, place) == 2
+                await until(lambda: inside(harness, place) == 2)
                 # Should it wake up, it knows what has happened.
                 assert (await silent.message("instance-left"))["data"]["player"] == ghost
 
@@ -426,7 +426,7 @@ async def test_a_user_does_not_stand_there_twice(database_url: str, quick_answer
                 await player.join(place)
                 gone = {(await other.event("instance-left"))["data"]["player"] for _ in ghosts}
                 assert gone == ghosts
-                assert inside(harness, place) == 2
+                await until(lambda: inside(harness, place) == 2)
 
 
 async def test_a_user_may_ask_for_a_seat_in_place_of_its_silent_player(

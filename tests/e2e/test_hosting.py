@@ -395,7 +395,7 @@ async def test_friends_see_each_other_as_such_at_once_and_no_longer_than_that(
 
 
 async def test_a_waiting_entry_outlives_its_socket(database_url: str) -> None:
-    async with site(database_url, queue_grace_s=0.3) as (harness, web):
+    async with site(database_url, queue_grace_s=1.5) as (harness, web):
         owner, one = await harness.account(), await harness.account()
         room, path = await opened(harness, owner, capacity=1)
         async with connected(harness, owner) as inside:

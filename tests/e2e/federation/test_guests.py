@@ -11,7 +11,7 @@ from reileta.ids import new_id
 from reileta.records import InstanceRecord
 from tests.api.pngs import png
 from tests.conftest import PATIENCE_S
-from tests.e2e.clients import Player, connected
+from tests.e2e.clients import Player, connected, until
 from tests.e2e.federation.peers import Guest, PlayedServer, code_of, played_server
 from tests.e2e.processes import eventually
 from tests.e2e.servers import Account, ServerHarness, running
@@ -619,6 +619,7 @@ async def test_a_block_acts_on_the_guests_inside_and_can_be_undone(database_url:
         assert code_of(again) == SERVER_BLOCKED
 
         await harness.server.node.servers.delete_rule("far.example", by=ada.id)
+        await until(lambda: not harness.hosting.node.servers.is_blocked(far.address))
         follows = await far.ask("GET", "/api/users/@me/follows", token=ada.token)
         assert [one["user"] for one in follows.json()["data"]["items"]] == [ann.at]
         back = await (await played_server(harness)).guest(ann.at)
