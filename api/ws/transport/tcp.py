@@ -195,7 +195,10 @@ class EpollReader:
         elif ready:
             self._read_fairly(ready)
         due = self._rounds.end()
-        if ready:
+        ended = self._timer_at == NEVER
+        if ended:  # each round would find it ended until it is set anew
+            self._set_timer(due)
+        if len(ready) > ended:
             pause_s = self._load.pause_s(perf_counter() - began_s)
             if pause_s and due is not None:
                 pause_s = min(pause_s, due - trio.current_time())
@@ -238,7 +241,7 @@ class EpollReader:
                 timer.close()
 
     def _pass_over(self, descriptor: int) -> None:
-        """The descriptor was removed in this round, or is the timer, which must be set anew."""
+        """The descriptor was removed in this round, or is the timer, which has ended."""
         if self._timer is not None and descriptor == self._timer.descriptor:
             self._timer_at = NEVER
 

@@ -265,3 +265,52 @@ async def test_on_a_busy_core_messages_are_gathered_in_a_pause(
             end.client.close()
             await end.wire.finish()
     pump.close()
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_timer_that_has_ended_is_found_once(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    monkeypatch.setattr("api.ws.transport.tcp.PreciseTimer", HandTimer)
+    monkeypatch.setattr(HandTimer, "made", [])
+    share = 0.0
+    monkeypatch.setattr(CoreLoad, "share", lambda _: share)
+    monkeypatch.setattr("actors.delivery.pacing.PACED_FROM_S", PATIENCE_S)
+    due, began = trio.current_time() + 3600, 0
+
+    class Counted(Rounds):
+        def begin(self, now: float) -> None:
+            nonlocal began
+            began += 1
+            super().begin(due if began == 2 else now)
+
+    rounds = Counted()
+    rounds.later(due, lambda: None)
+    pump = EpollReader(rounds, CoreLoad())
+    nursery.start_soon(pump.run)
+    end = End(pump, nursery)
+    nursery.start_soon(end.wire.receive)
+    await wait_all_tasks_blocked()
+    await end.send(b"one")
+    await _until(lambda: bool(HandTimer.made))
+    (timer,) = HandTimer.made
+    assert (began, len(timer.delays)) == (1, 1)
+    share = 1.0  # from here on, there are pauses
+    timer.end()
+    if together:
+        await end.send(b"two")
+    await _until(lambda: began == 2)
+    await wait_all_tasks_blocked()
+    assert timer.delays[1:] == [None]
+    if together:
+        timer, pause = HandTimer.made
+        pause.end()
+        await _until(lambda: began == 3)
+        await wait_all_tasks_blocked()
+        assert pause.delays == [PAUSE_S]
+    assert (began, len(HandTimer.made)) == ((3, 2) if together else (2, 1))
+    nursery.cancel_scope.cancel()
+    with trio.CancelScope(shield=True):
+        end.client.close()
+        await end.wire.finish()
+    pump.close()
