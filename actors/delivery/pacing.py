@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -49,21 +50,27 @@ class BusyTime:
     __slots__ = ("_file",)
 
     def __init__(self) -> None:
-        try:
-            self._file: BinaryIO | None = SCHEDSTAT.open("rb", buffering=0)
-        except OSError:
-            self._file = None
+        self._file: BinaryIO | None = None
+        with suppress(OSError):
+            self._file = SCHEDSTAT.open("rb", buffering=0)
 
     def __call__(self) -> float:
-        if self._file is None:
-            return time.thread_time()
-        self._file.seek(0)
-        ran_ns, waited_ns, _ = self._file.read().split()
-        return (int(ran_ns) + int(waited_ns)) / 1e9
+        if self._file is not None:
+            with suppress(OSError, ValueError):
+                self._file.seek(0)
+                ran_ns, waited_ns, *_ = map(int, self._file.read().split())
+                if ran_ns:  # systems that don't count say 0
+                    return (ran_ns + waited_ns) / 1e9
+            self.close()
+        return time.thread_time()
 
-    def __del__(self) -> None:
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class CoreLoad:
@@ -88,7 +95,7 @@ class CoreLoad:
         span_s = now_s - self._measured_at
         if span_s >= WINDOW_S:
             used_s = self._busy_s()
-            share = (used_s - self._used_s) / span_s
+            share = max(0.0, used_s - self._used_s) / span_s  # another counter may be used now
             self._share += (share - self._share) * min(1.0, span_s / MEMORY_S)
             self._used_s, self._measured_at = used_s, now_s
         return self._share

@@ -115,9 +115,31 @@ def test_the_threads_own_work_counts_as_busy() -> None:
         assert time.monotonic() < until_s
 
 
+@pytest.mark.parametrize("text", [None, "0 0 0\n", "", "7\n", "a b c\n"])
 def test_a_system_without_that_counter_knows_the_cpu_time(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
 ) -> None:
-    monkeypatch.setattr(actors.delivery.pacing, "SCHEDSTAT", tmp_path / "none")
+    counter = tmp_path / "schedstat"
+    if text is not None:
+        counter.write_text(text)
+    monkeypatch.setattr(actors.delivery.pacing, "SCHEDSTAT", counter)
     monkeypatch.setattr(time, "thread_time", lambda: 7.5)
     assert BusyTime()() == 7.5
+
+
+def test_the_load_goes_on_with_the_cpu_time_when_that_counter_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    counter = tmp_path / "schedstat"
+    counter.write_text("8000000000 1000000000 5\n")
+    monkeypatch.setattr(actors.delivery.pacing, "SCHEDSTAT", counter)
+    used_s, now_s = 0.0, 0.0
+    monkeypatch.setattr(time, "thread_time", lambda: used_s)
+    busy = BusyTime()
+    assert busy() == 9
+    load = CoreLoad(busy, lambda: now_s)
+    counter.write_text("")
+    used_s, now_s = 2.0, 10.0
+    assert load.share() == 0
+    used_s, now_s = 12.0, 20.0
+    assert load.share() == pytest.approx(1)
