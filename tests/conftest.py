@@ -8,10 +8,11 @@ import gc
 import inspect
 import ipaddress
 import itertools
+import os
 import shutil
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -169,11 +170,9 @@ def new_data_folder() -> Iterator[Path]:
     shutil.rmtree(data)
 
 
+_ALONE = ("tests/simulation/", "tests/chaos/")
+"""Several servers each, whose timing counts: one worker runs them, one after the other."""
 _LONGEST = (
-    "tests/simulation/",
-    "tests/chaos/cluster/",
-    "tests/chaos/test_contest.py",
-    "tests/chaos/test_soak.py",
     "tests/e2e/test_vanishing.py",
     "tests/e2e/test_connection_memory.py",
     "tests/e2e/test_schema.py",
@@ -196,8 +195,8 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that need a database, which `make check` leaves out; sorts the longest to the
-    front. Refuses tests that ask for virtual time in vain."""
+    """Marks the tests that need a database, which `make check` leaves out; lets each worker begin
+    with some of the longest. Refuses tests that ask for virtual time in vain."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "databases" in fixtures:
@@ -207,7 +206,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             arguments = inspect.signature(item.obj).parameters
             if _CLOCKS.isdisjoint(arguments):
                 raise pytest.UsageError(f"{item.nodeid} must take autojump_clock itself")
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
+    items[:] = _longest_first(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _longest_first(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """The items in an order in which each worker begins with some of the longest tests.
+
+    At first, each worker has a part of the list, in its order. Who is done takes over tests from
+    the end of another one's part. So one worker would run long tests that follow each other, while
+    the others have nothing left to do.
+    """
+    alone = [item for item in items if item.nodeid.startswith(_ALONE)]
+    longest = [item for item in items if item.nodeid.startswith(_LONGEST)]
+    others = [item for item in items if not item.nodeid.startswith((*_ALONE, *_LONGEST))]
+    firsts = [alone, *([] for _ in range(workers - 1))]
+    for number, item in enumerate(longest):
+        firsts[number % (workers - 1) + 1 if workers > 1 else 0].append(item)
+    ordered: list[pytest.Item] = []
+    left = len(items)
+    for number, first in enumerate(firsts):
+        size = left // (workers - number)
+        left -= size
+        more = max(0, size - len(first))
+        ordered += first + others[:more]
+        del others[:more]
+    return ordered + others
 
 
 def pytest_collection_finish() -> None:
