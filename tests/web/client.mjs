@@ -159,6 +159,8 @@ const scenes = {
     await cem.getByText("Your place in line").waitFor();
     equal(await cem.locator(".place .number").textContent(), "1", "the place");
     await check(cem, "the line");
+    await cem.reload();
+    await cem.getByText("The next free seat is yours.").waitFor();
     await button(bob, "Leave").click();
     await inside(cem, 2, 2);
     await bob.getByText("in line").or(bob.getByText("Full")).first().waitFor();

@@ -197,16 +197,23 @@ export class Client {
           // The place is kept for a minute: asking again tells what happened meanwhile.
           connection.onOpen(async () => void ask().catch(reject)),
         );
+        /** Whether there is a place in line. */
+        const found = async () => {
+          const { entry, queued } = await this.http.get("/api/instances/{ref}/queue", { path });
+          if (entry) look(entry, queued);
+          return Boolean(entry);
+        };
+        // A page that is loaded again has its place: the server is not asked for what it would refuse,
+        // which a browser's console shows as an error.
         const ask = async () => {
+          if (await found()) return;
           try {
             look(await this.http.post("/api/instances/{ref}/candidate", { path }));
           } catch (error) {
             if (!(error instanceof Refused)) throw error;
             if (error.code === ErrorCode.AlreadyConnected) return resolve();
             if (error.code !== ErrorCode.AlreadyCandidate) throw error;
-            const { entry } = await this.http.get("/api/instances/{ref}/queue", { path });
-            if (entry) look(entry);
-            else resolve();
+            if (!(await found())) resolve();
           }
         };
         ask().catch(reject);

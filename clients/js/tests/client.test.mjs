@@ -142,6 +142,36 @@ test("whoever waits in line comes in when a seat is free", async () => {
   await assert.rejects(ann.join(id), (error) => error.code === ErrorCode.InstanceFull);
 });
 
+test("a page that is loaded again has its place in line, and is refused nothing", async () => {
+  const ann = await user("Ann");
+  const { id } = await instance(ann, { capacity: 1 });
+  const inside = await ann.join(id);
+  const store = new MemoryStore();
+  const places = [];
+  const waits = (page) => page.join(id, { wait: true, onQueue: ({ position }) => places.push(position) });
+  const before = await user("Ben", server.url, { store });
+  waits(before).catch(() => {});
+  await until(() => places.length > 0);
+  before.close();
+  const refused = [];
+  const again = new Client(server.url, {
+    store,
+    fetch: async (...asked) => {
+      const answer = await fetch(...asked);
+      if (!answer.ok) refused.push(String(asked[0]));
+      return answer;
+    },
+  });
+  clients.push(again);
+  places.length = 0;
+  const room = waits(again);
+  await until(() => places.length > 0);
+  assert.equal(places[0], 1);
+  await inside.leave();
+  assert.equal((await room).me.displayname, "Ben");
+  assert.deepEqual(refused, []);
+});
+
 test("a cut connection comes back as the same player", async (t) => {
   const proxy = await Proxy.to(server.port);
   t.after(() => proxy.close());

@@ -5,7 +5,8 @@ import { signal } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useId, useState } from "preact/hooks";
 
-import { client, follow, link, reasonOf, refusal } from "./live.js";
+import { words } from "../shared/words.js";
+import { client, follow, link, refusal } from "./live.js";
 import { Wrong } from "./parts.js";
 import { Actors, Traces } from "./pages/inside.js";
 import { InstancePage } from "./pages/instance.js";
@@ -69,7 +70,7 @@ function Login() {
       enter(await client.login(String(given.get("username")), String(given.get("password"))));
     } catch (error) {
       if (error instanceof NotAdmin) setWrong("This account is not an admin of the server.");
-      else setWrong(reasonOf(error));
+      else setWrong(words(error));
     }
     setBusy(false);
   }
