@@ -246,6 +246,7 @@ class Node:
                 sign=None if key is None else self.sign,
                 fenced=_ignore if cluster is None else cluster.hosting.fenced,
                 load=self.load,
+                in_turns=not settings.deflate,
                 rounds=self.rounds,
             ),
             InstanceVisibility(store, directory, address),

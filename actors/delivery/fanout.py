@@ -56,7 +56,10 @@ class Fanout:
         self._paced = False
         self._size = 0
         self.gathered = 0
-        """Bytes of players' data since the last flush."""
+        """Bytes of players' data since the last flush. In turns, bytes that one receiver lacks at
+        most, from before the last flush too."""
+        self._kept = 0
+        """How many of those are from before the last flush."""
         self._edits: dict[Sink, list[Edit]] = {}
         self._absent: dict[Sink, int] = {}
         self._turns: deque[_Turn] = deque()
@@ -197,6 +200,7 @@ class Fanout:
         if self._turns:
             self._catch_up()
         caught_up, self._caught_up = self._caught_up, 0
+        self.gathered = self._kept = 0
         if not self._frames and not self._edits:
             self.reached = 0
             return caught_up
@@ -207,7 +211,7 @@ class Fanout:
         )
         edits, absent = self._edits, self._absent
         self._frames, self._keys, self._keyed, self._size = [], [], False, 0
-        self._paces, self._paced, self.gathered = [], False, 0
+        self._paces, self._paced = [], False
         self._edits, self._absent = {}, {}
         frames, size = len(batch.ends), len(batch.buffer)
         delivered = reached = edited = 0
@@ -248,6 +252,11 @@ class Fanout:
         self.reached = reached
         return delivered + caught_up
 
+    @property
+    def has_data(self) -> bool:
+        """Whether there is players' data since the last flush."""
+        return self.gathered > self._kept
+
     # In turns ----------------------------------------------------------------------------------
 
     @property
@@ -272,7 +281,7 @@ class Fanout:
         if not self._turns:
             sinks = list(self._sinks)
             self._turns = deque(_Turn(sinks[first::turns]) for first in range(turns))
-        caught_up, self._caught_up, self.gathered = self._caught_up, 0, 0
+        caught_up, self._caught_up = self._caught_up, 0
         turn = self._turns[0]
         self._turns.rotate(-1)
         delivered = self._write_turn(turn)
@@ -280,6 +289,7 @@ class Fanout:
         if dropped:
             self._dropped += dropped
             del self._frames[:dropped], self._keys[:dropped], self._paces[:dropped]
+        self.gathered = self._kept = self._size - self._turns[0].position
         return delivered + caught_up
 
     def _catch_up(self) -> None:
@@ -291,6 +301,8 @@ class Fanout:
         self._turns.clear()
         self._frames, self._keys, self._keyed, self._size = [], [], False, 0
         self._paces, self._paced, self._dropped = [], False, 0
+        self.gathered -= self._kept
+        self._kept = 0
 
     def _write_turn(self, turn: _Turn) -> int:
         first, since = turn.frames - self._dropped, turn.position

@@ -398,14 +398,13 @@ class InstanceActor(Actor[InstanceMessage]):
     def flush_now(self) -> None:
         if self._holding is not None and not self._may_speak(self._holding):
             return
-        fanout, alone = self._fanout, self._holding is None and self._recovery.remote is None
-        self._send_out(
-            fanout.turns if alone and fanout.turns > 1 and self._config.load.suits_turns else 1
-        )
+        fanout, config = self._fanout, self._config
+        may = config.in_turns and self._holding is None and self._recovery.remote is None
+        self._send_out(fanout.turns if may and fanout.turns > 1 and config.load.suits_turns else 1)
 
     def _send_out(self, turns: int = 1) -> None:
         """Sends the frames so far, to all receivers or to those whose turn it is, and rests."""
-        has_data = self._wrote_early or self._fanout.gathered
+        has_data = self._wrote_early or self._fanout.has_data
         begun = trio.current_time()
         self._write_to_sockets(in_turns=turns > 1)
         took_s = trio.current_time() - begun

@@ -54,6 +54,8 @@ class InstanceConfig:
     """Is called when a write has found that the instance has another host."""
     load: CoreLoad = field(default_factory=CoreLoad)
     """How busy the core is, for the rest after a fan-out."""
+    in_turns: bool = True
+    """Whether large rooms may be written to in turns. Compression would be done in each turn."""
     rounds: Rounds | None = None
     """The rounds in which the sockets are read; None: all messages wait in mailboxes."""
 

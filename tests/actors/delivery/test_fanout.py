@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from actors.delivery.batch import Batch
 from actors.delivery.fanout import TURN_SINKS, Fanout
 from reileta.protocol.frames import deflate, payload_of, text_frame
+from reileta.rules.instance.data_rate import InstanceRates
 from tests.actors.sinks import FakeSink, frames_of
 
 
@@ -236,3 +237,24 @@ def test_a_small_room_is_written_to_as_a_whole() -> None:
         fanout.add(sink, None)
     fanout.broadcast(frame("a"))
     assert (fanout.turns, fanout.flush_turn(), fanout.behind) == (1, len(sinks), False)
+
+
+def test_what_one_receiver_lacks_at_most_is_gathered_over_all_turns() -> None:
+    pace = InstanceRates(1 << 20).of("u")
+    with patch("actors.delivery.fanout.TURN_SINKS", 2):
+        fanout, sinks = Fanout(), [FakeSink(str(number)) for number in range(4)]
+        for sink in sinks:
+            fanout.add(sink, None)
+        fanout.flush()
+        fanout.broadcast(frame("a" * 10), data=True, pace=pace)
+        fanout.flush_turn()
+        assert (fanout.gathered, fanout.has_data) == (len(frame("a" * 10)), False)
+        fanout.broadcast(frame("b"), data=True, pace=pace)
+        assert (fanout.gathered, fanout.has_data) == (len(frame("a" * 10) + frame("b")), True)
+        fanout.flush_turn()
+        assert (fanout.gathered, fanout.has_data) == (len(frame("b")), False)
+        fanout.broadcast(frame("c"), data=True, pace=pace)
+        fanout.remove(sinks[0])
+        assert (fanout.gathered, fanout.has_data) == (len(frame("c")), True)
+        fanout.flush()
+        assert (fanout.gathered, fanout.has_data) == (0, False)

@@ -73,11 +73,15 @@ def script(seed: int) -> list[list[Step]]:
 
 
 async def play(
-    monkeypatch: pytest.MonkeyPatch, rounds: Sequence[Sequence[Step]], *, at_once: bool
+    monkeypatch: pytest.MonkeyPatch,
+    rounds: Sequence[Sequence[Step]],
+    *,
+    at_once: bool,
+    **settings: Any,
 ) -> tuple[list[list[Any]], int]:
     """What each client got, with names instead of player ids, and how much was handled at once."""
     handled = 0
-    async with open_harness(monkeypatch) as harness:
+    async with open_harness(monkeypatch, **settings) as harness:
         clients = await harness.crowd(*range(1, CLIENTS + 1))
         players = [client.sink.seats[ROOM].player for client in clients]
         for steps in rounds:
@@ -143,6 +147,23 @@ async def test_everyone_gets_the_same_in_turns(
 ) -> None:
     rounds = script(seed)
     expected, _ = await play(monkeypatch, rounds, at_once=False)
+    turns = count_turns(monkeypatch)
+    found, _ = await play(monkeypatch, rounds, at_once=True)
+    assert found == expected
+    assert max(turns) > 1  # else this test shows nothing
+
+
+async def test_with_compression_all_are_written_to_so_that_frames_are_compressed_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    turns = count_turns(monkeypatch)
+    _, handled = await play(monkeypatch, script(0), at_once=True, deflate=True)
+    assert handled
+    assert not turns
+
+
+def count_turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Writes in turns wherever an instance may; returns in how many, for each turn."""
     turns: list[int] = []
     flush_turn = Fanout.flush_turn
 
@@ -154,6 +175,4 @@ async def test_everyone_gets_the_same_in_turns(
     monkeypatch.setattr(Fanout, "flush_turn", counted)
     monkeypatch.setattr(CoreLoad, "share", lambda _: 0.8)
     monkeypatch.setattr(CoreLoad, "rest_s", lambda _, took_s: REST_S)
-    found, _ = await play(monkeypatch, rounds, at_once=True)
-    assert found == expected
-    assert max(turns) > 1  # else this test shows nothing
+    return turns
