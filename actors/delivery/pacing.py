@@ -22,13 +22,13 @@ from typing import BinaryIO, Final
 PACED_FROM_S: Final = 0.000_2
 """A fan-out that is faster is not followed by a rest."""
 REST_LIMIT_S: Final = 0.005
-IDLE_SHARE: Final = 0.6
+IDLE_SHARE: Final = 0.65
 """If the core is less busy than this share, instances do not rest."""
-EQUAL_SHARE: Final = 0.9
+EQUAL_SHARE: Final = 0.95
 """At this share, the rest is as long as the fan-out."""
 FULL_REST: Final = 2.5
 """On a core without any time left, the rest is so many times as long."""
-FULL_SHARE: Final = 0.95
+FULL_SHARE: Final = 0.97
 """From this share on, a large room is written to as a whole, because turns cost more."""
 PAUSE_S: Final = 0.000_5
 """The longest pause after reading."""

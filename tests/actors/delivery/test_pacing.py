@@ -40,7 +40,7 @@ class Core:
 
 @pytest.mark.parametrize(
     ("share", "times"),
-    [(0.0, 0.0), (IDLE_SHARE, 0.0), (EQUAL_SHARE, 1.0), (0.95, 1.75), (1.0, FULL_REST)],
+    [(0.0, 0.0), (IDLE_SHARE, 0.0), (EQUAL_SHARE, 1.0), (0.975, 1.75), (1.0, FULL_REST)],
 )
 def test_the_busier_the_core_the_longer_the_rest(share: float, times: float) -> None:
     core = Core()
