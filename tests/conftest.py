@@ -190,6 +190,9 @@ _LONGEST = (
     "tests/actors/test_node.py::test_a_soak",
     "tests/benchmarks/test_uploads.py",
     "tests/test_examples.py",
+    "tests/cluster/test_try.py",
+    "tests/benchmarks/test_hostile_peers.py",
+    "tests/test_docs_site.py",
 )
 """They run first: with one of them last, a single worker would keep all others waiting."""
 
