@@ -15,7 +15,10 @@ from api.listen.timeouts import PROGRESS_BYTES, ConnectionDeadline, Timeouts
 from reileta.settings import KIB
 
 RECEIVE_BYTES: Final = 64 * KIB
-"""Limit of one read."""
+"""Limit of one read. The system's allocator maps larger buffers, which would cost small reads more
+than the rest of them."""
+LARGE_RECEIVE_BYTES: Final = 256 * KIB
+"""Limit of one read of a large body."""
 RECORD_BYTES: Final = 16 * KIB
 """Limit of one read below TLS: the data of one record."""
 SPARE_RECORD_BYTES: Final = 64 * KIB
@@ -47,7 +50,7 @@ class ByteStream(ABC):
         """The socket's descriptor."""
 
     @abstractmethod
-    async def receive(self) -> bytes:
+    async def receive(self, limit_bytes: int = RECEIVE_BYTES) -> bytes:
         """The next data; empty when the client has closed or the connection broke."""
 
     @abstractmethod
@@ -99,22 +102,22 @@ class PlainStream(ByteStream):
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    async def receive(self) -> bytes:
+    async def receive(self, limit_bytes: int = RECEIVE_BYTES) -> bytes:
         try:
-            data = self.socket.recv(RECEIVE_BYTES)
+            data = self.socket.recv(limit_bytes)
         except BlockingIOError:
-            return await self._receive_later()
+            return await self._receive_later(limit_bytes)
         except OSError:
             return b""
         # A client that always has data ready must not keep other tasks waiting.
         await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
-    async def _receive_later(self) -> bytes:
+    async def _receive_later(self, limit_bytes: int) -> bytes:
         while True:
             await trio.lowlevel.wait_readable(self.socket)
             try:
-                return self.socket.recv(RECEIVE_BYTES)
+                return self.socket.recv(limit_bytes)
             except BlockingIOError:
                 continue
             except OSError:
@@ -260,9 +263,9 @@ class TlsStream(ByteStream):
     def fileno(self) -> int:
         return self.stream.transport_stream.socket.fileno()
 
-    async def receive(self) -> bytes:
+    async def receive(self, limit_bytes: int = RECEIVE_BYTES) -> bytes:
         try:
-            return bytes(await self.data.receive_some(RECEIVE_BYTES))
+            return bytes(await self.data.receive_some(limit_bytes))
         except _BROKEN:
             return b""
 

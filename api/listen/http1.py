@@ -17,7 +17,12 @@ import trio
 from api.http.answer import Answer
 from api.http.bodies import ReceivedBody
 from api.listen.admission import Verdict
-from api.listen.byte_stream import ByteStream, ClientGone
+from api.listen.byte_stream import (
+    LARGE_RECEIVE_BYTES,
+    RECEIVE_BYTES,
+    ByteStream,
+    ClientGone,
+)
 from api.listen.chunked import ChunkedDecoder, ChunkedError
 from api.listen.exchange import (
     LAST_WORD_S,
@@ -330,8 +335,9 @@ class Http1Connection:
                 return b""
         began_s = trio.current_time()
         self._deadline.set(self._timeouts.progress_s - self._waited_s)
+        large = self._to_come >= LARGE_RECEIVE_BYTES
         try:
-            data = await self._stream.receive()
+            data = await self._stream.receive(LARGE_RECEIVE_BYTES if large else RECEIVE_BYTES)
         finally:
             self._deadline.clear()
         self._waited_s += trio.current_time() - began_s

@@ -47,7 +47,10 @@ LATE_ANSWER_S: Final = 2.0
 IDLE_S: Final = 30.0
 IDLE_LIMIT: Final = 64
 """Idle connections to one registry. More are closed after their exchange."""
-READ_BYTES: Final = 128 * KIB
+READ_BYTES: Final = 64 * KIB
+"""Limit of one read of a head, and of a body of unknown length."""
+BODY_READ_BYTES: Final = 256 * KIB
+"""Limit of one read of a body of known length."""
 SMALL_BYTES: Final = 64 * KIB
 """Answers up to this size are read whole, so that their connection is free at once."""
 _BROKEN: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -374,7 +377,7 @@ class _Answering:
         if len(data) > left:
             raise h11.RemoteProtocolError("sent more than its answer")
         if left and not data:
-            data = bytes(await self._stream.receive_some(min(READ_BYTES, left)))
+            data = bytes(await self._stream.receive_some(min(BODY_READ_BYTES, left)))
             if not data:
                 raise h11.RemoteProtocolError("broke its answer off")
         return data

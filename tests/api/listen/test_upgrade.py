@@ -27,7 +27,7 @@ class Lost(ByteStream):
     def fileno(self) -> int:
         return -1
 
-    async def receive(self) -> bytes:
+    async def receive(self, limit_bytes: int = 0) -> bytes:
         return b""
 
     async def send(self, data: bytes) -> None:
