@@ -28,9 +28,10 @@ from rich.table import Table
 
 from benchmarks.connect import Client, Target, open_all
 from benchmarks.errors import BenchmarkError
+from benchmarks.http_rounds import Against
 from benchmarks.machine import describe, lift_file_limit
-from benchmarks.ratios import ratios, spread
-from benchmarks.room_rounds import Contender, contenders
+from benchmarks.ratios import ratios, spread, turned
+from benchmarks.room_rounds import Contender, Group, Peers, Players, contenders
 from benchmarks.rooms import Rooms
 from benchmarks.tally import Tally
 
@@ -125,14 +126,10 @@ def table(rows: list[Row]) -> Table:
 
 
 def main(
-    against: Annotated[
-        list[Path] | None, typer.Option(help="A checkout of another version. Can be repeated.")
-    ] = None,
-    peer: Annotated[
-        list[str] | None, typer.Option(help="Another server: ws, socketio, bun. Can be repeated.")
-    ] = None,
-    players: Annotated[int, typer.Option(min=2, help="Players in all.")] = 200,
-    group: Annotated[int, typer.Option(min=2, help="Players per room.")] = 2,
+    against: Against = None,
+    peer: Peers = None,
+    players: Players = 200,
+    group: Group = 2,
     each: Annotated[int, typer.Option(min=1, max=64, help="Messages on each socket.")] = 4,
     bursts: Annotated[int, typer.Option(min=1, help="Bursts in a round.")] = 10,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
@@ -145,8 +142,7 @@ def main(
         with contenders(against or (), peer or (), players, group) as there:
             found: dict[str, list[float]] = {one.title: [] for one in there}
             for number in range(rounds):
-                shift = number % len(there)
-                for one in (*there[shift:], *there[:shift]):
+                for one in turned(there, number):
                     load = Bursts(one, players, group)
                     try:
                         load.burst(each)  # so that every sender is known

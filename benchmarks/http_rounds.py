@@ -29,6 +29,7 @@ from benchmarks.dialects import read_tokens
 from benchmarks.errors import BenchmarkError
 from benchmarks.http import HTTP_PATH, PATHS, PathResult, measure
 from benchmarks.machine import cores, describe, lift_file_limit
+from benchmarks.ratios import turned
 from benchmarks.servers import HTTP_KINDS, REILETA, Running, Servers, install_peers
 
 BOTS: Final = 32
@@ -79,9 +80,8 @@ class Rounds:
         """Runs all rounds. Returns rows by path, in the order of the contenders."""
         paths = list(dict.fromkeys(path for contender in contenders for path in contender.paths))
         for number in range(rounds):
-            shift = number % len(contenders)
             for path in paths:
-                for contender in (*contenders[shift:], *contenders[:shift]):
+                for contender in turned(contenders, number):
                     if path in contender.paths:
                         self.results.setdefault((path, contender.title), []).append(
                             self.ask(contender, path)
@@ -161,10 +161,13 @@ def contenders(
         yield started
 
 
+Against = Annotated[
+    list[Path] | None, typer.Option(help="A checkout of another version. Can be repeated.")
+]
+
+
 def main(
-    against: Annotated[
-        list[Path] | None, typer.Option(help="A checkout of another version. Can be repeated.")
-    ] = None,
+    against: Against = None,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     seconds: Annotated[float, typer.Option(min=0.5, help="Duration of a measurement.")] = 4,
     connections: Annotated[int, typer.Option(min=1)] = 32,

@@ -27,6 +27,7 @@ from benchmarks.joins import JoinsResult
 from benchmarks.link import LinkResult
 from benchmarks.load import LoadResult
 from benchmarks.queue import QueueResult
+from benchmarks.ratios import turned
 from benchmarks.report import HttpRun, Report, RoomRun, Sustained
 from benchmarks.screen import Screen
 from benchmarks.servers import REILETA, Kind, Running, Servers
@@ -159,9 +160,7 @@ class Runner:
                 except BenchmarkError as error:
                     self.note(f"{kind.title}, {what}", error)
             for number in range(rounds):
-                there = list(running)
-                shift = number % len(there) if there else 0
-                for kind in (*there[shift:], *there[:shift]):
+                for kind in turned(list(running), number):
                     self._screen.begin(f"{kind.title}: {what}, {number + 1} of {rounds}")
                     try:
                         outcome = self._call(kind, running[kind], file, result, options(kind))

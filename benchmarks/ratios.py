@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 UNSTEADY: Final = 1.25
 """A highest ratio over so many times the lowest is marked: the machine disturbed the run."""
+
+
+def turned(servers: Sequence[T], number: int) -> list[T]:
+    """The servers in the order of that round: each round begins with a different one."""
+    shift = number % len(servers) if servers else 0
+    return [*servers[shift:], *servers[:shift]]
 
 
 def ratios(mine: Sequence[float | None], its: Sequence[float | None]) -> list[float]:

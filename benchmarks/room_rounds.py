@@ -28,10 +28,10 @@ from rich.table import Table
 from benchmarks.connect import Dialect, Target
 from benchmarks.dialects import choose
 from benchmarks.errors import BenchmarkError
-from benchmarks.http_rounds import versions
+from benchmarks.http_rounds import Against, versions
 from benchmarks.load import LoadResult, Plan
 from benchmarks.machine import cores, describe, lift_file_limit
-from benchmarks.ratios import ratios, spread
+from benchmarks.ratios import ratios, spread, turned
 from benchmarks.rooms import PAYLOAD_BYTES, Rooms
 from benchmarks.servers import KINDS, REILETA, Running, Servers, install_peers
 
@@ -82,8 +82,7 @@ class Rounds:
     def run(self, contenders: Sequence[Contender], rounds: int) -> list[Row]:
         """Runs all rounds. Returns rows in the order of the contenders."""
         for number in range(rounds):
-            shift = number % len(contenders)
-            for contender in (*contenders[shift:], *contenders[:shift]):
+            for contender in turned(contenders, number):
                 self.results.setdefault(contender.title, []).append(self.load(contender))
         return [Row(one.title, self.results[one.title]) for one in contenders]
 
@@ -132,15 +131,18 @@ def contenders(
         yield there
 
 
+Peers = Annotated[
+    list[str] | None, typer.Option(help="Another server: ws, socketio, bun. Can be repeated.")
+]
+Players = Annotated[int, typer.Option(min=2, help="Players in all.")]
+Group = Annotated[int, typer.Option(min=2, help="Players per room.")]
+
+
 def main(
-    against: Annotated[
-        list[Path] | None, typer.Option(help="A checkout of another version. Can be repeated.")
-    ] = None,
-    peer: Annotated[
-        list[str] | None, typer.Option(help="Another server: ws, socketio, bun. Can be repeated.")
-    ] = None,
-    players: Annotated[int, typer.Option(min=2, help="Players in all.")] = 200,
-    group: Annotated[int, typer.Option(min=2, help="Players per room.")] = 2,
+    against: Against = None,
+    peer: Peers = None,
+    players: Players = 200,
+    group: Group = 2,
     rate: Annotated[float, typer.Option(min=0.1, help="Messages/s per player.")] = 20,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     seconds: Annotated[float, typer.Option(min=0.5, help="Duration of a measurement.")] = 4,
