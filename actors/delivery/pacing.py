@@ -44,6 +44,11 @@ MEMORY_S: Final = 0.2
 unequal, and so the longest waits longer."""
 
 
+NEWEST_SHARE: Final = 0.1
+"""The share of the newest fan-out in the average of their lengths. Rests that follow each single
+length would make long waits longer: after a long one, more messages wait for the next."""
+
+
 class BusyTime:
     """For how long this thread has run or waited for its core, in seconds. Made in that thread."""
 
@@ -123,3 +128,19 @@ class CoreLoad:
             return 0.0
         busy = (self.share() - PAUSE_FROM) / (PAUSE_FULL - PAUSE_FROM)
         return min(max(busy, 0.0), 1.0) * PAUSE_S
+
+
+class FanoutPace:
+    """The rests of one instance, by the average length of its fan-outs."""
+
+    __slots__ = ("_load", "_took_s")
+
+    def __init__(self, load: CoreLoad) -> None:
+        self._load = load
+        self._took_s = 0.0
+
+    def rest_s(self, took_s: float, turns: int = 1) -> float:
+        """The rest after a fan-out, or after one of so many turns of it, which took `took_s`; in
+        seconds."""
+        self._took_s += (took_s * turns - self._took_s) * NEWEST_SHARE
+        return self._load.rest_s(self._took_s) / turns

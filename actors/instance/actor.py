@@ -28,6 +28,7 @@ import outcome
 import trio
 
 from actors.delivery.fanout import Fanout
+from actors.delivery.pacing import FanoutPace
 from actors.delivery.sink import Sink
 from actors.directory import Occupancy
 from actors.hub.messages import RefreshObserver
@@ -122,10 +123,6 @@ MEASURED_OF: Final = 8
 """Of so many fan-outs of data, the time of one is measured. Measuring all of them would add a call
 to each, which matters most where a fan-out reaches few sockets."""
 
-NEWEST_SHARE: Final = 0.1
-"""The share of the newest fan-out in the average of their lengths. Rests that follow each single
-length would make long waits longer: after a long one, more messages wait for the next."""
-
 SUSPENDED_S: Final = 0.05
 """Seconds between the looks of a suspended instance whether it may go on."""
 
@@ -168,7 +165,7 @@ class InstanceActor(Actor[InstanceMessage]):
         self._kept_bytes = 0  # of data among them
         self._asking = 0  # how often sockets are being asked whether their clients are there
         self._until_measured = 0  # fan-outs until the next one whose time is measured
-        self._fanout_s = 0.0  # how long a fan-out to all takes, on average
+        self._pace = FanoutPace(config.load)
         self._dirty = True  # whether the directory and watchers of the object are to be updated
 
     # Start -------------------------------------------------------------------------------------
@@ -420,8 +417,7 @@ class InstanceActor(Actor[InstanceMessage]):
                 self._until_measured = MEASURED_OF - 1
                 waited_s = begun + took_s - self.context.oldest_at
                 self._config.metrics.fanout.observe(waited_s)
-        self._fanout_s += (took_s * turns - self._fanout_s) * NEWEST_SHARE
-        rest_s = self._config.load.rest_s(self._fanout_s) / turns
+        rest_s = self._pace.rest_s(took_s, turns)
         if rest_s or behind:
             self.context.rest(rest_s, again=behind)
 

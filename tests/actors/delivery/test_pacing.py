@@ -14,6 +14,7 @@ from actors.delivery.pacing import (
     FULL_SHARE,
     IDLE_SHARE,
     MEMORY_S,
+    NEWEST_SHARE,
     PACED_FROM_S,
     PAUSE_FROM,
     PAUSE_FULL,
@@ -22,6 +23,7 @@ from actors.delivery.pacing import (
     WINDOW_S,
     BusyTime,
     CoreLoad,
+    FanoutPace,
 )
 from tests.conftest import PATIENCE_S
 
@@ -95,6 +97,17 @@ def test_a_large_room_alone_leaves_a_part_of_the_core(took_s: float) -> None:
     rest = (share - IDLE_SHARE) / (EQUAL_SHARE - IDLE_SHARE)
     assert 1 / (1 + rest) == pytest.approx(share, abs=0.02)
     assert IDLE_SHARE < share < EQUAL_SHARE
+
+
+@pytest.mark.parametrize("turns", [1, 4])
+def test_rests_follow_the_average_fan_out_and_each_turn_has_its_part(turns: int) -> None:
+    core = Core()
+    core.work(EQUAL_SHARE, 1.0)
+    pace = FanoutPace(core.load)
+    rests_s = [pace.rest_s(0.002 / turns, turns) for _ in range(200)]
+    assert rests_s[-1] == pytest.approx(0.002 / turns)
+    longer_s = pace.rest_s(0.004 / turns, turns)
+    assert longer_s == pytest.approx(0.002 * (1 + NEWEST_SHARE) / turns)
 
 
 @pytest.mark.parametrize(
