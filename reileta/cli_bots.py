@@ -121,12 +121,13 @@ def _token_file(path: Path) -> Iterator[TextIO]:
             f"{path} exists already, and its tokens would be lost: name a new file"
         ) from None
     with file:
+        done = False
         try:
             yield file
-        except BaseException:
-            if regular and not file.tell():
+            done = True
+        finally:
+            if not done and regular and not file.tell():
                 path.unlink()
-            raise
 
 
 def _private(path: str, flags: int) -> int:

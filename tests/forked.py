@@ -264,7 +264,7 @@ def _command(request: Any, descriptors: list[int]) -> NoReturn:
     _enter_world(**request["world"])
     sys.argv = ["reileta", *request["arguments"]]
     status = command()
-    atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way
+    atexit._run_exitfuncs()  # noqa: SLF001 - nothing public calls them
     with suppress(OSError):  # whoever reads has gone
         sys.stdout.flush()
         sys.stderr.flush()

@@ -318,7 +318,7 @@ class Console:
         """Asks another node for a topic.
 
         Raises:
-            NodeNotFound: there is no such node.
+            NodeNotFound: the cluster has no such node.
             Overloaded: it does not answer.
         """
         cluster = self._node.cluster

@@ -319,5 +319,5 @@ class HostLinks:
 
 
 def _shown(software: str) -> str:
-    """What a node says of its program, as everybody may see it."""
+    """A node's name for its program, without characters that could deceive those who see it."""
     return "".join(filter(str.isprintable, software))[:64]

@@ -215,7 +215,7 @@ class HostedPort:
         if self.is_late(fan):
             return None
         if fan.epoch > self.epoch:
-            return "names an epoch that there is not"
+            return "names an epoch that has not begun"
         if fan.number > self._expected:
             return "leaves out a number"
         self._expected += 1

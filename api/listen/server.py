@@ -426,7 +426,7 @@ def _waiting(listening: Sequence[socket.socket]) -> Iterator[trio.SocketStream]:
         for _ in range(BACKLOG):
             try:
                 accepted, _address = sock.accept()
-            except OSError:  # there are no more, or there is no descriptor left
+            except OSError:  # none waits any more, or the process has no descriptor left
                 break
             yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
 

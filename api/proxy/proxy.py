@@ -164,8 +164,8 @@ class GatewayProxy:
             self._leave_lost()
 
     def _leave_lost(self) -> None:
-        """What waits at a lost registry goes to another one, if there is one and that is safe: a
-        process that is stopped keeps its connections."""
+        """Ends the waits for answers of lost registries, if another registry can answer: a stopped
+        process keeps its connections open, and would let the requests wait."""
         if self._best(set()) is None:
             return
         for registry, state in self._states.items():

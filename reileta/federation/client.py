@@ -392,14 +392,15 @@ class _GuardedStream(httpcore.AsyncNetworkStream):
             server_hostname=server_hostname,
             https_compatible=True,
         )
+        secured = False
         try:
             await stream.do_handshake()
+            secured = True
         except trio.BrokenResourceError as error:
-            await trio.aclose_forcefully(stream)
             raise NoResponse(cause=f"TLS: {_reason(error)}") from None
-        except BaseException:
-            await trio.aclose_forcefully(stream)
-            raise
+        finally:
+            if not secured:
+                await trio.aclose_forcefully(stream)
         return _GuardedStream(stream)
 
     def get_extra_info(self, info: str) -> Any:

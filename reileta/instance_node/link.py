@@ -70,7 +70,7 @@ class _Answer(msgspec.Struct):
 
 
 class _Error(msgspec.Struct):
-    """What is wrong, in an answer."""
+    """The error in an answer; other fields are not read."""
 
     message: str
 
@@ -82,7 +82,7 @@ class _Failed(msgspec.Struct):
 
 
 def _told(body: bytes | bytearray | None) -> str:
-    """What the server says is wrong; empty if it does not say."""
+    """The server's error message in an answer's body; empty if it has none."""
     try:
         return msgspec.json.decode(body or b"", type=_Failed).error.message[:200]
     except msgspec.MsgspecError:

@@ -292,7 +292,7 @@ class Codec(Generic[T]):
 
 
 def _length(message: bytes) -> int:
-    """How many items a message says that it has; 0 if it is no array."""
+    """The number of items that the head of a message announces; 0 if it is not an array."""
     first = message[0] if message else 0
     if first in _SIZED:
         return int.from_bytes(message[1 : 1 + _SIZED[first]], "big")

@@ -33,8 +33,13 @@ TICKET_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What a ticket says. `expires_at` in seconds since 1970; `user` is `id@server`; `epoch`: in
-    which the node hosts the instance."""
+    """The claims of a ticket.
+
+    Attributes:
+        epoch: the instance's epoch at the node when the ticket was made.
+        user: `id@server`.
+        expires_at: in seconds since 1970.
+    """
 
     server: str
     node: str

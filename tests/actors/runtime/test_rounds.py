@@ -31,7 +31,7 @@ class Book:
         self.failed: list[str] = []
         self.rest_s = 0.0
         self.again = 0
-        """After so many of the next flushes, there is another one."""
+        """So many of the next flushes ask for another flush."""
         self.wake: Callable[[], None] = lambda: None
         """Wakes the actor's task without a message."""
 
