@@ -14,10 +14,10 @@ import trio.testing
 from trio.testing import MockClock
 
 from actors.cluster.remote_instance import PLACED_S
-from actors.instance.hosted import Where
 from reileta.cluster.bus import BusMessage
 from reileta.errors import ReiletaError
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
+from tests.actors.cluster.faults import Faults
 from tests.actors.node_harness import ROOM, Client
 
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -63,22 +63,19 @@ async def outcome_of(client: Client, outcomes: list[str]) -> None:
         outcomes.append("inside")
 
 
-@pytest.mark.parametrize("dies", [True, False])
-async def test_a_join_is_answered_though_its_answer_was_lost_with_the_host(
-    cluster: Cluster, autojump_clock: MockClock, dies: bool
+async def lose_answer(
+    cluster: Cluster, request: Callable[[], Awaitable[object]], *, dies: bool
 ) -> None:
-    """The host has let it in, and said so to the gateway; the client has not got its answer."""
-    await cluster["b"].harness.joined(1)
-    late = await cluster["b"].harness.connect(2)
+    """Runs a request of a client of `b`. The host `a` carries it out, but its messages to `b` are
+    lost; then it dies or hands over, and `c` is the host."""
     cluster["a"].member.unseen.add("b")  # so it hands over to c
 
     def loses(bus: str, message: BusMessage) -> bool:
         return (bus == "b" and is_news(message)) or (bus == "a" and b"replay" in message.data)
 
     cluster.nats.loses = loses
-    outcomes: list[str] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(outcome_of, late, outcomes)
+        nursery.start_soon(request)
         await trio.sleep(0.5)
         cluster.prefer = "c"
         if dies:
@@ -89,6 +86,17 @@ async def test_a_join_is_answered_though_its_answer_was_lost_with_the_host(
         cluster.nats.loses = lambda bus, message: False
         await trio.sleep(6)
     assert cluster.places[ROOM][0] == "c"
+
+
+@pytest.mark.parametrize("dies", [True, False])
+async def test_a_join_is_answered_though_its_answer_was_lost_with_the_host(
+    cluster: Cluster, autojump_clock: MockClock, dies: bool
+) -> None:
+    """The host has let it in, and said so to the gateway; the client has not got its answer."""
+    await cluster["b"].harness.joined(1)
+    late = await cluster["b"].harness.connect(2)
+    outcomes: list[str] = []
+    await lose_answer(cluster, partial(outcome_of, late, outcomes), dies=dies)
     assert outcomes == ["inside"]
     assert answers_in(late) == 1
 
@@ -100,24 +108,7 @@ async def test_a_leave_is_answered_though_its_answer_was_lost_with_the_host(
     """The next host does not take the player for one that is inside."""
     one = await cluster["b"].harness.joined(1)
     two = await cluster["b"].harness.joined(2)
-    cluster["a"].member.unseen.add("b")  # so it hands over to c
-
-    def loses(bus: str, message: BusMessage) -> bool:
-        return (bus == "b" and is_news(message)) or (bus == "a" and b"replay" in message.data)
-
-    cluster.nats.loses = loses
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(two.leave)
-        await trio.sleep(0.5)
-        cluster.prefer = "c"
-        if dies:
-            cluster.kill("a")
-        else:
-            nursery.start_soon(cluster["a"].handover.run)
-        await trio.sleep(2)
-        cluster.nats.loses = lambda bus, message: False
-        await trio.sleep(6)
-    assert cluster.places[ROOM][0] == "c"
+    await lose_answer(cluster, two.leave, dies=dies)
     left = [each for each in two.sink.take() if each["command"] == "instance-leave"]
     assert [each["state"] for each in left] == [2]
     assert ROOM not in two.sink.seats
@@ -149,55 +140,13 @@ class Storm:
 
     cluster: Cluster
     chance: random.Random
-    nursery: trio.Nursery
-    over: bool = False
-    lost: float = 0.0
-    late: float = 0.0
-    late_s: float = 0.0
-    pending: int = 0
     wrong: list[str] = field(default_factory=list)
-    joined: list[tuple[str, Client]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.lost = self.chance.choice([0, 0.02, 0.2])
-        self.late = self.chance.choice([0, 0.3, 0.9])
-        self.late_s = self.chance.choice([0.05, 0.5, 1.5])
-        slow_s = self.chance.choice([0, 0.2, 1])
-        for name in NODES:
-            hosts = self.cluster[name].manager.hosts
-            assert hosts is not None
-            hosts.place = partial(self._place, hosts.place, slow_s)  # type: ignore[method-assign]
-
-    async def _place(
-        self, place: Callable[[str], Awaitable[Where]], slow_s: float, instance_id: str
-    ) -> Where:
-        if not self.over and slow_s:
-            await trio.sleep(self.chance.uniform(0, slow_s))
-        return await place(instance_id)
-
-    def __call__(self, bus: str, message: BusMessage) -> bool:
-        if self.over:
-            return False
-        if self.chance.random() < self.lost:
-            return True
-        call = message.subject.endswith(".rpc") or message.subject.startswith("_INBOX")
-        if call and self.chance.random() < self.late:
-            self.nursery.start_soon(self._deliver, bus, message)
-            return True
-        return False
-
-    async def _deliver(self, bus: str, message: BusMessage) -> None:
-        await trio.sleep(self.chance.uniform(0, self.late_s))
-        for one in list(self.cluster.nats.subscriptions):
-            if one.bus.name == bus and one.pattern == message.subject:
-                one.put(message)
 
     async def visit(self, number: int) -> None:
         """A client joins, is answered, talks, and leaves again or not."""
         await trio.sleep(self.chance.uniform(0, 3))
         node = self.chance.choice([one for one in NODES if one in self.cluster.live])
         client = await self.cluster[node].harness.connect(number)
-        self.pending += 1
         began, refused = trio.current_time(), False
         try:
             with trio.fail_after(JOINED_S):
@@ -207,8 +156,6 @@ class Storm:
         except trio.TooSlowError:
             self.wrong.append(f"{number} at {node} was not answered at all")
             return
-        finally:
-            self.pending -= 1
         if node not in self.cluster.live:
             return
         took = trio.current_time() - began
@@ -252,12 +199,20 @@ async def test_each_join_is_answered_while_the_instance_moves(
     await cluster["b"].harness.joined(2)
     await trio.sleep(0.5)
     async with trio.open_nursery() as nursery:
-        cluster.nats.loses = storm = Storm(cluster, chance, nursery)
+        storm = Storm(cluster, chance)
+        cluster.nats.loses = faults = Faults(
+            cluster,
+            chance,
+            nursery,
+            lost=(0, 0.02, 0.2),
+            late=(0, 0.3, 0.9),
+            late_s=(0.05, 0.5, 1.5),
+        )
         async with trio.open_nursery() as visits:
             for number in range(chance.randrange(1, 16)):
                 visits.start_soon(storm.visit, 10 + number)
             visits.start_soon(storm.moves)
             await trio.sleep(chance.uniform(2, 6))
-            storm.over = True
+            faults.over = True
         nursery.cancel_scope.cancel()
     assert storm.wrong == []

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from functools import partial
 
 import pytest
 import trio
@@ -13,12 +12,12 @@ import trio.testing
 from trio.testing import MockClock
 
 from actors.cluster.wire import Figures, GetFigures
-from actors.instance.hosted import Where
 from actors.instance.messages import GetPlayers, InstanceMessage
 from actors.runtime.mailbox import Ref
 from reileta.cluster.bus import BusMessage
 from reileta.errors import DatabaseUnavailable, ReiletaError
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
+from tests.actors.cluster.faults import Faults
 from tests.actors.cluster.test_faults import commands_of, data_of
 from tests.actors.node_harness import ROOM, Client
 
@@ -192,45 +191,6 @@ async def test_while_the_bus_is_away_players_wait_for_it(
     assert commands_of(two) == ["instance-paused", "instance-resumed"]
 
 
-class Faults:
-    """Messages that are lost, and calls and answers that are late; a slow database."""
-
-    def __init__(self, cluster: Cluster, chance: random.Random, nursery: trio.Nursery) -> None:
-        self._cluster, self._chance, self._nursery = cluster, chance, nursery
-        self._lost = chance.choice([0, 0.05, 0.3])
-        self._late = chance.choice([0, 0.3, 0.8])
-        self._late_s = chance.choice([0.1, 1, 3])
-        self._slow_s = chance.choice([0, 0.2, 1])
-        self.over = False
-        for name in NODES:
-            hosts = cluster[name].manager.hosts
-            assert hosts is not None
-            hosts.place = partial(self._place, hosts.place)  # type: ignore[method-assign]
-
-    async def _place(self, place: Callable[[str], Awaitable[Where]], instance_id: str) -> Where:
-        if not self.over and self._slow_s:
-            await trio.sleep(self._chance.uniform(0, self._slow_s))
-        return await place(instance_id)
-
-    def __call__(self, bus: str, message: BusMessage) -> bool:
-        if self.over:
-            return False
-        if self._chance.random() < self._lost:
-            return True
-        call = message.subject.endswith(".rpc") or message.subject.startswith("_INBOX")
-        if call and self._chance.random() < self._late:
-            late_s = self._chance.uniform(0, self._late_s)
-            self._nursery.start_soon(self._deliver, bus, message, late_s)
-            return True
-        return False
-
-    async def _deliver(self, bus: str, message: BusMessage, late_s: float) -> None:
-        await trio.sleep(late_s)
-        for one in list(self._cluster.nats.subscriptions):
-            if one.bus.name == bus and one.pattern == message.subject:
-                one.put(message)
-
-
 async def hear_each_other(clients: list[Client]) -> bool:
     """Whether the data of each of them reaches all others."""
     for one in clients:
@@ -256,7 +216,9 @@ async def test_players_hear_each_other_after_faults_of_all_kinds(
     clients = [(node, await cluster[node].harness.joined(one)) for one, node in enumerate("bbcdd")]
     await trio.sleep(0.5)
     async with trio.open_nursery() as nursery:
-        cluster.nats.loses = faults = Faults(cluster, chance, nursery)
+        cluster.nats.loses = faults = Faults(
+            cluster, chance, nursery, lost=(0, 0.05, 0.3), late=(0, 0.3, 0.8), late_s=(0.1, 1, 3)
+        )
         for _ in range(chance.randrange(6)):
             request = chance.choice("bcd"), chance.uniform(0, 4), chance.choice(GIVEN_UP_S)
             nursery.start_soon(asks, cluster, *request)
