@@ -24,7 +24,7 @@ from benchmarks.connect import Client
 from benchmarks.frames import PONG, Template, client_frame
 from benchmarks.machine import Usage, usage
 from benchmarks.stats import NS_PER_MS, Latency, next_prime, percentile
-from benchmarks.tally import Stream, Tally, closing_code, latencies_between
+from benchmarks.tally import Stream, Tally, calm_percentile, closing_code, latencies_between
 
 _NS: Final = 1_000_000_000
 _SAMPLES_PER_S: Final = 20_000
@@ -94,6 +94,9 @@ class LoadResult(msgspec.Struct, frozen=True):
     rss_bytes: int | None
     """The server's memory at the end of the measurement, without child processes."""
     rss_bytes_all: int | None
+    calm_p99_ms: float | None = None
+    """The median of the p99s of each 0.1 s: a machine that takes the core away now and then hardly
+    changes it."""
 
     @property
     def sustained(self) -> bool:
@@ -313,6 +316,7 @@ class Load:
         if before.server is not None and after.server is not None:
             cpu_s = after.server.cpu_s - before.server.cpu_s
         latencies = latencies_between(tally, before.at_ns, after.at_ns)
+        calm_ns = calm_percentile(tally, before.at_ns, after.at_ns, 0.99)
         return LoadResult(
             players=len(self._players),
             rate=plan.rate,
@@ -333,4 +337,5 @@ class Load:
             cpu_s_per_million=None if cpu_s is None or not delivered else cpu_s / delivered * 1e6,
             rss_bytes=None if after.server is None else after.server.rss_bytes,
             rss_bytes_all=None if after.server is None else after.server.rss_bytes_all,
+            calm_p99_ms=None if calm_ns is None else calm_ns / NS_PER_MS,
         )

@@ -68,6 +68,10 @@ def cpu(result: LoadResult) -> float | None:
     return result.cpu_s_per_million
 
 
+def calm_p99(result: LoadResult) -> float | None:
+    return result.calm_p99_ms
+
+
 def p99(result: LoadResult) -> float | None:
     return None if result.latency is None else result.latency.p99_ms
 
@@ -89,11 +93,20 @@ class Rounds:
 
 def table(rows: Sequence[Row]) -> Table:
     """The medians, and the ratios of this version (the first row) to the others."""
-    shown = Table("server", "delivered", "CPU s/million", "this / it", "p99 ms", "this / it")
+    shown = Table(
+        "server",
+        "delivered",
+        "CPU s/million",
+        "this / it",
+        "p99 ms",
+        "this / it",
+        "calm p99",
+        "this / it",
+    )
     first = rows[0]
     for row in rows:
         cells = [row.server, f"{min(result.share for result in row.rounds):.2%}"]
-        for of in (cpu, p99):
+        for of in (cpu, p99, calm_p99):
             middle = row.median(of)
             cells.append("-" if middle is None else f"{middle:.2f}")
             cells.append("" if row is first else spread(first.ratios(row, of)))

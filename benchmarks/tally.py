@@ -5,15 +5,21 @@ Pure except for the clock's value, which the caller passes in.
 
 from __future__ import annotations
 
+import statistics
 from array import array
 from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.frames import CLOSE, MARKER, PING, STAMP_BEFORE_MARKER, STAMP_DIGITS
+from benchmarks.stats import percentile
 
 CARRY: Final = 160
 """Bytes kept of earlier data: a marker or a control frame (127 bytes at most) that is split between
 two reads is found when its last byte arrives, and so counted exactly once."""
+
+WINDOW_NS: Final = 100_000_000
+LEAST_SAMPLES: Final = 100
+"""Fewer samples of a window have no 99th percentile."""
 
 _PING: Final = bytes([0x80 | PING])
 _CLOSE: Final = bytes([0x80 | CLOSE])
@@ -116,3 +122,15 @@ def latencies_between(tally: Tally, begin_ns: int, end_ns: int) -> list[int]:
     """The latencies of the samples that were due in that span of time."""
     pairs = zip(tally.due_ns, tally.latency_ns, strict=True)
     return [latency for due, latency in pairs if begin_ns <= due < end_ns]
+
+
+def calm_percentile(tally: Tally, begin_ns: int, end_ns: int, share: float) -> float | None:
+    """The median of that percentile in windows of `WINDOW_NS`; None if none has enough samples."""
+    windows: dict[int, list[int]] = {}
+    for due, latency in zip(tally.due_ns, tally.latency_ns, strict=True):
+        if begin_ns <= due < end_ns:
+            windows.setdefault((due - begin_ns) // WINDOW_NS, []).append(latency)
+    found = [
+        percentile(sorted(one), share) for one in windows.values() if len(one) >= LEAST_SAMPLES
+    ]
+    return statistics.median(found) if found else None

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.frames import MARKER, STAMP_BEFORE_MARKER, payload
-from benchmarks.tally import CARRY, Tally, closing_code, latencies_between
+from benchmarks.tally import (
+    CARRY,
+    LEAST_SAMPLES,
+    WINDOW_NS,
+    Tally,
+    calm_percentile,
+    closing_code,
+    latencies_between,
+)
 
 
 def message(due_ns: int, size: int = 150) -> bytes:
@@ -119,3 +127,15 @@ def test_latencies_of_a_span_are_those_that_were_due_in_it() -> None:
     tally = Tally(sample_every=1, size=4096)
     feed(tally, b"".join(message(due) for due in (100, 200, 300, 400)), [])
     assert latencies_between(tally, 200, 400) == [9800, 9700]
+
+
+def test_a_pause_of_the_machine_does_not_change_the_calm_percentile() -> None:
+    tally = Tally(sample_every=1)
+    for window in range(5):
+        for number in range(LEAST_SAMPLES):
+            tally.due_ns.append(1000 + window * WINDOW_NS + number)
+            tally.latency_ns.append(900 if window == 3 else 10 * window + number)
+    assert calm_percentile(tally, 1000, 1000 + 5 * WINDOW_NS, 0.99) == 20 + 98
+    tally.due_ns.append(1000 + 5 * WINDOW_NS)
+    tally.latency_ns.append(7)
+    assert calm_percentile(tally, 1000 + 5 * WINDOW_NS, 10 * WINDOW_NS, 0.99) is None
