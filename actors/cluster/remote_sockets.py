@@ -15,6 +15,7 @@ import trio
 
 from actors.cluster import wire
 from actors.delivery.batch import Batch, Piece
+from actors.delivery.fanout import write_whole
 from actors.delivery.interest import InterestGroup, InterestGroups, ThinnedSink
 from actors.delivery.sink import Sink
 from actors.membership import SocketLost
@@ -98,6 +99,7 @@ class RemoteSockets:
     def __init__(self, instance: str, interests: InterestGroups) -> None:
         self._instance = instance
         self._interests = interests.by_instance
+        self._metrics = interests.metrics
         self.by_number: dict[int, Connection] = {}
         self.by_sink: dict[Sink, Connection] = {}
         self._parcels: dict[int, tuple[float, Batch]] = {}
@@ -181,27 +183,30 @@ class RemoteSockets:
         buffers: list[Batch | int] = [
             buffer.parcel or _batch(self._instance, buffer, fan.names) for buffer in fan.buffers
         ]
-        whole: list[Piece] = []
         first = buffers[0]
+        whole = first if fan.whole and isinstance(first, Batch) else None
+        plain: list[Sink] = []
         group = self._group
-        if fan.whole and isinstance(first, Batch):
-            whole = [(first, 0, len(first))]
         if group is not None:
             self._take(group, fan, buffers)
         for connection in tuple(self.by_number.values()):
             spans = edits.get(connection.number)
             if spans is None:
-                if not connection.receives or not whole:
+                if not connection.receives or whole is None:
                     continue
                 if not connection.held:
-                    sink = connection.sink
-                    (sink if group is None else group.target(sink)).write(whole)
+                    if group is None:
+                        plain.append(connection.sink)
+                    else:
+                        group.target(connection.sink).write([(whole, 0, len(whole))])
                     continue
-                spans = [(0, 0, len(whole[0][0]))]
+                spans = [(0, 0, len(whole))]
             if spans:
                 self._write_to(
                     connection, [(buffers[one], start, end) for one, start, end in spans]
                 )
+        if whole is not None:
+            write_whole(plain, whole, self._metrics)
 
     def _write_to(self, connection: Connection, pieces: list[tuple[Batch | int, int, int]]) -> None:
         if not connection.held:

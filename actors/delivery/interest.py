@@ -255,7 +255,7 @@ class InterestGroups:
 
     def __init__(self, metrics: Metrics) -> None:
         self.by_instance: dict[str, InterestGroup] = {}
-        self._metrics = metrics
+        self.metrics = metrics
         self._awake = trio.Event()
 
     def ask(
@@ -312,7 +312,7 @@ class InterestGroups:
         """Writes what is due; returns when to look again, at the latest. None: nothing waits."""
         next_at: float | None = None
         for group in tuple(self.by_instance.values()):
-            self._metrics.deliveries_out += group.tick(now)
+            self.metrics.deliveries_out += group.tick(now)
             at = group.rules.next_at()
             if at is not None:
                 next_at = at if next_at is None else min(at, next_at)

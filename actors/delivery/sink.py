@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from actors.delivery.batch import Piece
@@ -64,6 +64,13 @@ class Sink(Protocol):
     seats: dict[str, InstanceHandle]
 
     @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        """Sends bytes at once, as `socket.send` does: returns how many the system has taken, or
+        raises OSError. If it has not taken all, call `taken_in_part`. Count what it has sent in the
+        metrics. None: something waits, or the bytes must be changed first, so use `write`."""
+        return None
+
+    @property
     def waiting_bytes(self) -> int:
         """How many bytes wait for the client to read them."""
         ...
@@ -96,6 +103,10 @@ class Sink(Protocol):
     def write(self, pieces: Sequence[Piece]) -> None:
         """Sends the pieces in order, or keeps them until the client can take them."""
         ...
+
+    def taken_in_part(self, pieces: Sequence[Piece], sent: int) -> None:
+        """Keeps the pieces but for their first bytes, of which `direct` has sent so many."""
+        raise AssertionError("this sink has no `direct`")
 
     def send(self, frame: bytes) -> None:
         """Sends one frame, after everything that waits."""

@@ -96,11 +96,17 @@ class _Nowhere:
         self.barred = False
         self.vanished_at: float | None = None
 
+    @property
+    def direct(self) -> None:
+        return None
+
     async def responds(self) -> bool:
         await trio.lowlevel.checkpoint()
         return False
 
     def write(self, pieces: Sequence[Piece]) -> None: ...
+
+    def taken_in_part(self, pieces: Sequence[Piece], sent: int) -> None: ...
 
     def send(self, frame: bytes) -> None: ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from actors.delivery.batch import Batch, Piece
+from actors.delivery.batch import Batch
 from actors.delivery.sink import SessionSink, Sink
 from actors.resource.snapshot import Fields
 from reileta.clock import Clock
@@ -35,7 +35,7 @@ class ResourceFrame:
         self._fields = fields
         self._clock = clock
         self._data: bytes | None = None
-        self._pieces: tuple[Piece, ...] | None = None
+        self._batch: Batch | None = None
         self._event: tuple[str, bytes] | None = None
 
     @property
@@ -46,12 +46,11 @@ class ResourceFrame:
         return self._data
 
     @property
-    def pieces(self) -> tuple[Piece, ...]:
+    def batch(self) -> Batch:
         """For the sockets of the registry API."""
-        if self._pieces is None:
-            frame = event(self._name, None, self.data)
-            self._pieces = ((Batch((frame,)), 0, len(frame)),)
-        return self._pieces
+        if self._batch is None:
+            self._batch = Batch((event(self._name, None, self.data),))
+        return self._batch
 
     @property
     def session_event(self) -> tuple[str, bytes]:
@@ -64,7 +63,7 @@ class ResourceFrame:
     def send(self, sink: Sink, session_sink: SessionSink | None) -> None:
         """Sends it to a socket; `session_sink` is the same socket if it is of the session API."""
         if session_sink is None:
-            sink.write(self.pieces)
+            sink.write(((self.batch, 0, len(self.batch)),))
         else:
             session_sink.send_event(*self.session_event)
             session_sink.flush()

@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from actors.delivery.fanout import write_whole
 from actors.delivery.sink import Sink
 from actors.resource.frames import ResourceFrame, unwatched, watch_answer
 from actors.resource.messages import CatchUp, Tell, Watch
@@ -162,15 +163,15 @@ class Watching:
     def _send(self, name: str, fields: Fields, sinks: Iterable[Sink]) -> None:
         frame = ResourceFrame(name, fields, self._parts.deps.clock)
         session_sinks = self._recovery.session_sinks
-        pieces = None
-        for sink in sinks:  # often a thousand: here every call counts
+        plain: list[Sink] = []  # often a thousand
+        for sink in sinks:
             session_sink = session_sinks.get(sink)
             if session_sink is None:
-                if pieces is None:
-                    pieces = frame.pieces
-                sink.write(pieces)
+                plain.append(sink)
             else:
                 frame.send(sink, session_sink)
+        if plain:
+            write_whole(plain, frame.batch, self._parts.deps.metrics)
 
 
 def _is_slow(sink: Sink) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ class FakeSink:
     def __init__(self, name: str = "") -> None:
         self.name = name
         self.seats: dict[str, InstanceHandle] = {}
+        self.direct: Callable[[bytes], int] | None = None
         self.frames: list[bytes] = []
         self.writes = 0
         self.closed: tuple[int, str] | None = None
@@ -59,6 +60,9 @@ class FakeSink:
         self.writes += 1
         if self.closed is None:
             self.frames.extend(frames_of(pieces))
+
+    def taken_in_part(self, pieces: Sequence[Piece], sent: int) -> None:
+        raise AssertionError("nothing is sent directly")
 
     def send(self, frame: bytes) -> None:
         if self.closed is None:

@@ -8,7 +8,7 @@ refuses one, an event of status `error` that names it comes right before the Ack
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import trio
@@ -311,8 +311,15 @@ class SessionConnection:
     async def responds(self) -> bool:
         return await self.transport.responds()
 
+    @property
+    def direct(self) -> Callable[[bytes], int] | None:
+        return self.transport.direct
+
     def write(self, pieces: Sequence[Piece]) -> None:
         self.transport.write(pieces)
+
+    def taken_in_part(self, pieces: Sequence[Piece], sent: int) -> None:
+        self.transport.taken_in_part(pieces, sent)
 
     def send(self, frame: bytes) -> None:
         self.transport.send(frame)

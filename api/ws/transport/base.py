@@ -120,6 +120,8 @@ class Transport(ABC):
     """One client's WebSocket. A `Sink` for actors; messages and its end for the gateway.
 
     Attributes:
+        direct: sends to the socket itself; only where that is the same as `write`, which is while
+            the transport is open, nothing waits and nothing is compressed.
         heard_at, pinged_at, closing_at: seconds of Trio's clock, for the gateway's watch.
         progress_by: the time by which the client must have read more of what waits; None: nothing
             waits.
@@ -148,6 +150,7 @@ class Transport(ABC):
         "busy",
         "close_timeout_s",
         "closing_at",
+        "direct",
         "heard_at",
         "opened_at",
         "over_limit",
@@ -165,6 +168,7 @@ class Transport(ABC):
         self, nursery: trio.Nursery, metrics: Metrics, *, backlog_limit_bytes: int, remote: str
     ) -> None:
         self.state = TransportState.OPEN
+        self.direct: Callable[[bytes], int] | None = None
         self.remote = remote
         self.scope = trio.CancelScope()
         self.seats: dict[str, InstanceHandle] = {}
@@ -262,6 +266,11 @@ class Transport(ABC):
         else:
             self._write_now(pieces)
 
+    def taken_in_part(self, pieces: Sequence[Piece], sent: int) -> None:
+        """As `Sink.taken_in_part`."""
+        self._metrics.bytes_out += sent
+        self._keep(pieces, sent)
+
     def send(self, frame: bytes) -> None:
         """Sends one frame, after everything that waits."""
         self.write(((Batch((frame,)), 0, len(frame)),))
@@ -272,7 +281,7 @@ class Transport(ABC):
             self.barred = True
         if self.state is TransportState.OPEN:
             self._lost_frames = self.lost_frames
-            self.state = TransportState.CLOSING
+            self._leave_open(TransportState.CLOSING)
             self.refusing = True
             self.closing_at = trio.current_time()
             self._settle(answered=False)
@@ -333,7 +342,16 @@ class Transport(ABC):
     async def _flush(self) -> None:
         """Writes the backlog until it is empty. Raises OSError or Trio's errors when it can't."""
 
+    def _leave_open(self, state: TransportState) -> None:
+        self.state = state
+        self.direct = None
+
+    def _find_direct(self) -> None:
+        """Sets `direct` where the transport has such a way, now that nothing waits."""
+        self.direct = None
+
     def _keep(self, pieces: Sequence[Piece], sent: int) -> None:
+        self.direct = None
         backlog = self._backlog
         before, conflated = backlog.size, backlog.conflated
         fits = backlog.push(pieces, sent)
@@ -381,7 +399,10 @@ class Transport(ABC):
             failure = await capture_failure(self._flush)
         finally:
             self._flushing = False
-        if failure is not None:
+        if failure is None:
+            if self.state is TransportState.OPEN and not self._backlog.size:
+                self._find_direct()
+        else:
             if not isinstance(failure, _GONE):
                 _log.error(CONNECTION_FAILED, exc_info=failure)
             self.cut()
@@ -402,7 +423,7 @@ class Transport(ABC):
         """Forgets the backlog, because the connection is gone."""
         self._lost_frames = self.lost_frames
         self._settle(answered=False)
-        self.state = TransportState.CLOSED
+        self._leave_open(TransportState.CLOSED)
         self._metrics.backlog_bytes -= self._backlog.size
         self._backlog = Backlog(0)
 
@@ -500,6 +521,7 @@ class ProtocolTransport(Transport):
         """Takes binary messages of up to that size from here on, instead of texts; nothing is
         compressed."""
         self._takes, self._deflate = Opcode.BINARY, False
+        self._find_direct()
         self._limit_bytes = self._tail_limit_bytes = -1
         self._protocol.max_message_size = limit_bytes
 
@@ -608,7 +630,7 @@ class ProtocolTransport(Transport):
             # The client closed, or broke the protocol and got a close frame.
             self._over = True
             if self.state is TransportState.OPEN:
-                self.state = TransportState.CLOSING
+                self._leave_open(TransportState.CLOSING)
                 self.closing_at = trio.current_time()
                 self._settle(answered=False)
         return messages
