@@ -1,11 +1,10 @@
 """The rest after a fan-out and the pause after reading, by how busy the core is.
 
-A fan-out to many sockets costs hardly more for many messages than for one. So on a busy core, an
-instance rests after it, and messages that come meanwhile share the next one. On an idle core there
-is nothing to save, and a rest would only make messages late.
-
-A round that reads few messages costs more than they do. So on a busy core, the reader pauses after
-it, and the next round finds more of them.
+A fan-out to many sockets costs hardly more for many messages than for one, and a round that reads
+few messages costs more than they do. So unless the core is idle, an instance rests after a fan-out,
+and the reader pauses after a round: messages that come meanwhile share the next one. Both are short
+beside what players can notice. On an idle core there is nothing to save, and messages would only be
+late.
 
 Time in which the thread waits for the core counts as busy, too: others use the core then. Only
 Linux tells it.
@@ -13,6 +12,7 @@ Linux tells it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,22 +21,27 @@ from typing import BinaryIO, Final
 
 PACED_FROM_S: Final = 0.000_2
 """A fan-out that is faster is not followed by a rest."""
-REST_LIMIT_S: Final = 0.005
-IDLE_SHARE: Final = 0.65
-"""If the core is less busy than this share, instances do not rest."""
-EQUAL_SHARE: Final = 0.95
-"""At this share, the rest is as long as the fan-out."""
+IDLE_SHARE: Final = 0.2
+"""If the core is less busy than this share, nobody rests or pauses."""
+BUSY_SHARE: Final = 0.4
+"""From this share on, rests and pauses have their full length."""
+REST: Final = 1.5
+"""A rest is so many times as long as the fan-out, …"""
+REST_S: Final = 0.000_55
+"""… and not longer than this. So is a pause."""
+CROWDED_SHARE: Final = 0.95
+"""From this share on, rests grow."""
 FULL_REST: Final = 2.5
-"""On a core without any time left, the rest is so many times as long."""
-FULL_SHARE: Final = 0.97
+"""On a core without any time left, a rest is so many times as long as the fan-out, …"""
+FULL_REST_S: Final = 0.005
+"""… and not longer than this."""
+WHOLE_SHARE: Final = 0.97
 """From this share on, a large room is written to as a whole, because turns cost more."""
-PAUSE_S: Final = 0.000_5
-"""The longest pause after reading."""
-PAUSE_FROM: Final = 0.2
-"""If the core is less busy than this share, the reader does not pause."""
-PAUSE_FULL: Final = 0.4
-"""From this share on, pauses have their full length."""
+OTHERS_SHARE: Final = 0.3
+"""If all else needs less of the core than this share, pauses of the reader cost it nothing."""
 SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
+SCHEDSTAT_BYTES: Final = 128
+"""Its three numbers have 62 at most."""
 WINDOW_S: Final = 0.04
 """The load is measured anew after so many seconds. The system counts in steps of up to 4 ms."""
 MEMORY_S: Final = 0.2
@@ -62,8 +67,8 @@ class BusyTime:
     def __call__(self) -> float:
         if self._file is not None:
             with suppress(OSError, ValueError):
-                self._file.seek(0)
-                ran_ns, waited_ns, *_ = map(int, self._file.read().split())
+                counted = os.pread(self._file.fileno(), SCHEDSTAT_BYTES, 0)
+                ran_ns, waited_ns, *_ = map(int, counted.split())
                 if ran_ns:  # systems that don't count say 0
                     return (ran_ns + waited_ns) / 1e9
             self.close()
@@ -81,7 +86,16 @@ class BusyTime:
 class CoreLoad:
     """How busy the event loop's core is, as a share. One for all instances."""
 
-    __slots__ = ("_busy_s", "_measured_at", "_now_s", "_share", "_used_s")
+    __slots__ = (
+        "_busy_s",
+        "_measured_at",
+        "_now_s",
+        "_others",
+        "_read_s",
+        "_share",
+        "_used_s",
+        "read_s",
+    )
 
     def __init__(
         self,
@@ -91,7 +105,9 @@ class CoreLoad:
         """`busy_s` grows while the core is busy; `now_s` never jumps."""
         self._busy_s, self._now_s = busy_s or BusyTime(), now_s
         self._used_s, self._measured_at = self._busy_s(), now_s()
-        self._share = 0.0
+        self._share = self._others = 0.0
+        self.read_s = self._read_s = 0.0
+        """For how long the reader has worked, with the fan-outs after its rounds: it adds that."""
 
     def share(self) -> float:
         """The average of the windows that are over. A window ends when this is asked, so it may be
@@ -101,33 +117,46 @@ class CoreLoad:
         if span_s >= WINDOW_S:
             used_s = self._busy_s()
             share = max(0.0, used_s - self._used_s) / span_s  # another counter may be used now
-            self._share += (share - self._share) * min(1.0, span_s / MEMORY_S)
-            self._used_s, self._measured_at = used_s, now_s
+            others = max(0.0, share - (self.read_s - self._read_s) / span_s)
+            newest = min(1.0, span_s / MEMORY_S)
+            self._share += (share - self._share) * newest
+            self._others += (others - self._others) * newest
+            self._used_s, self._read_s, self._measured_at = used_s, self.read_s, now_s
         return self._share
+
+    @property
+    def reader_alone(self) -> bool:
+        """Whether hardly anything but the reader works: it may keep the thread while it pauses."""
+        return self._others < OTHERS_SHARE
 
     @property
     def suits_turns(self) -> bool:
         """Whether a large room should be written to in turns: instances rest, and the core has time
         for it."""
-        return IDLE_SHARE < self.share() < FULL_SHARE
+        return IDLE_SHARE < self.share() < WHOLE_SHARE
 
     def rest_s(self, took_s: float) -> float:
         """The rest after a fan-out that took so many seconds, in seconds."""
         if took_s < PACED_FROM_S:
             return 0.0
         share = self.share()
-        times = (share - IDLE_SHARE) / (EQUAL_SHARE - IDLE_SHARE)
-        if share > EQUAL_SHARE:
-            times = 1 + (FULL_REST - 1) * (share - EQUAL_SHARE) / (1 - EQUAL_SHARE)
-        return min(min(max(times, 0.0), FULL_REST) * took_s, REST_LIMIT_S)
+        rest_s = _busy(share) * min(REST * took_s, REST_S)
+        if share > CROWDED_SHARE:
+            more_s = min(FULL_REST * took_s, FULL_REST_S) - rest_s
+            rest_s += min((share - CROWDED_SHARE) / (1 - CROWDED_SHARE), 1.0) * max(more_s, 0.0)
+        return rest_s
 
     def pause_s(self, took_s: float) -> float:
-        """The pause after a round of reading that took so many seconds, in seconds. A longer round
-        had enough to do."""
-        if took_s >= PACED_FROM_S:
-            return 0.0
-        busy = (self.share() - PAUSE_FROM) / (PAUSE_FULL - PAUSE_FROM)
-        return min(max(busy, 0.0), 1.0) * PAUSE_S
+        """The pause after a round of reading that took so many seconds with the fan-outs at its
+        end, in seconds: as long as their rest, so that the next round finds them ready."""
+        if took_s < PACED_FROM_S:
+            return _busy(self.share()) * REST_S
+        return min(self.rest_s(took_s), REST_S)
+
+
+def _busy(share: float) -> float:
+    """How much of its full length a rest has."""
+    return min(max((share - IDLE_SHARE) / (BUSY_SHARE - IDLE_SHARE), 0.0), 1.0)
 
 
 class FanoutPace:

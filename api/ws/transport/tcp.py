@@ -30,9 +30,9 @@ from api.ws.transport.base import (
     Messages,
     ProtocolTransport,
     TransportClosed,
-    TransportState,
     Upgraded,
 )
+from api.ws.transport.pauses import Pauses
 from api.ws.transport.precise_timer import PreciseTimer
 from reileta.observability.log_events import CONNECTION_FAILED
 
@@ -48,9 +48,8 @@ SMALL_RECEIVE_BYTES: Final = 4_096
 """Bytes that are read at a time, unless frames are large. The smallest frame has six bytes."""
 LARGE_FRAME_BYTES: Final = 512
 
-SHORTEST_PAUSE_S: Final = 0.000_05
-"""A shorter pause costs more than it saves."""
-
+SOON_S: Final = 0.000_7
+"""A round that is due so soon is waited for in a pause, and not with a timer."""
 NEVER: Final = -1.0
 """No round is due at this time."""
 
@@ -60,14 +59,17 @@ _log = structlog.get_logger()
 class SocketTransport(ProtocolTransport):
     """Writes to a non-blocking TCP socket. `EpollTransport` adds a faster way to read."""
 
-    __slots__ = ("_send", "_socket")
+    __slots__ = ("_socket",)
 
     def __init__(self, sock: socket.socket, upgraded: Upgraded) -> None:
         super().__init__(upgraded)
         # Trio's socket object would try, wait and check for cancellation on every call.
         self._socket = sock
         self._socket.setblocking(False)
-        self._send = self._socket.send
+        self._find_direct()
+
+    def _find_direct(self) -> None:
+        self.direct = None if self._deflate else self._socket.send
 
     async def _receive_bytes(self) -> bytes:
         while True:
@@ -79,30 +81,13 @@ class SocketTransport(ProtocolTransport):
             except OSError:
                 return b""
 
-    def write(self, pieces: Sequence[Piece]) -> None:
-        # Nearly every write: one buffer for all, to a socket for which nothing waits.
-        if len(pieces) == 1 and self.state is TransportState.OPEN and not self._deflate:
-            batch, start, end = pieces[0]
-            if not self._backlog.size:
-                size = end - start
-                whole = size == len(batch.buffer)
-                try:
-                    sent = self._send(batch.buffer if whole else batch.view[start:end])
-                except BlockingIOError:
-                    sent = 0
-                except OSError:
-                    self.cut()
-                    return
-                self._metrics.bytes_out += sent
-                if sent < size:
-                    self._keep(pieces, sent)
-                return
-        super().write(pieces)
-
     def _write_now(self, pieces: Sequence[Piece]) -> None:
-        views = [batch.view[start:end] for batch, start, end in pieces[:MAX_VIEWS]]
         try:
-            sent = self._socket.sendmsg(views)
+            if len(pieces) == 1:
+                batch, start, end = pieces[0]
+                sent = self._socket.send(batch.view[start:end])
+            else:
+                sent = self._socket.sendmsg([one.view[a:b] for one, a, b in pieces[:MAX_VIEWS]])
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -142,14 +127,14 @@ class SocketTransport(ProtocolTransport):
 class EpollReader:
     """Reads for the transports in it, in rounds. `run` is its task.
 
-    On a busy core, it pauses after a short round, until the next fan-out is due at the latest.
+    Unless the core is idle, it pauses after a round, so that the next one finds more messages
+    (`pauses.py`). Where other tasks have much to do, it does not: rounds find enough anyway.
     """
 
     def __init__(self, rounds: Rounds | None = None, load: CoreLoad | None = None) -> None:
         self._rounds = rounds or Rounds()
         self._load = load or CoreLoad()
-        self._pause: PreciseTimer | None = None
-        """Made for the first pause."""
+        self._pauses = Pauses()
         self._epoll = select.epoll()
         self._transports: dict[int, EpollTransport] = {}
         self._spent_s: dict[str, float] = {}
@@ -174,17 +159,13 @@ class EpollReader:
 
     async def run(self) -> None:
         """Reads until cancelled. A transport whose reading fails is cut; the others go on."""
-        wait_readable = trio.lowlevel.wait_readable
         while True:
-            await wait_readable(self._epoll.fileno())
-            while pause_s := self._read_all():
-                if self._pause is None:
-                    self._pause = PreciseTimer()
-                self._pause.set(pause_s)
-                await wait_readable(self._pause.descriptor)
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            while (pause_s := self._read_all()) is not None:
+                await self._pauses.take(pause_s)
 
-    def _read_all(self) -> float:
-        """One round: reads what is ready. Returns the pause until the next one in seconds; 0: it
+    def _read_all(self) -> float | None:
+        """One round: reads what is ready. Returns the pause until the next one in seconds; None: it
         comes when something is ready, or when the timer says, which is set then."""
         began_s = perf_counter()
         now = trio.current_time()
@@ -198,15 +179,16 @@ class EpollReader:
         ended = self._timer_at == NEVER
         if ended:  # each round would find it ended until it is set anew
             self._set_timer(due)
-        if len(ready) > ended:
-            pause_s = self._load.pause_s(perf_counter() - began_s)
-            if pause_s and due is not None:
-                pause_s = min(pause_s, due - trio.current_time())
-            if pause_s > SHORTEST_PAUSE_S:
+        took_s = perf_counter() - began_s
+        self._load.read_s += took_s
+        if self._load.reader_alone:
+            if due is not None and (left_s := due - trio.current_time()) <= SOON_S:
+                return left_s
+            if len(ready) > ended and (pause_s := self._load.pause_s(took_s)):
                 return pause_s
         if due != self._timer_at:
             self._set_timer(due)
-        return 0.0
+        return None
 
     def _set_timer(self, due: float | None) -> None:
         self._timer_at = due
@@ -236,9 +218,8 @@ class EpollReader:
     def close(self) -> None:
         """Stops for good; a later `remove` does nothing."""
         self._epoll.close()
-        for timer in (self._timer, self._pause):
-            if timer is not None:
-                timer.close()
+        if self._timer is not None:
+            self._timer.close()
 
     def _pass_over(self, descriptor: int) -> None:
         """The descriptor was removed in this round, or is the timer, which has ended."""

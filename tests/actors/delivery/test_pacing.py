@@ -9,17 +9,18 @@ import pytest
 
 import actors.delivery.pacing
 from actors.delivery.pacing import (
-    EQUAL_SHARE,
+    BUSY_SHARE,
+    CROWDED_SHARE,
     FULL_REST,
-    FULL_SHARE,
+    FULL_REST_S,
     IDLE_SHARE,
     MEMORY_S,
     NEWEST_SHARE,
+    OTHERS_SHARE,
     PACED_FROM_S,
-    PAUSE_FROM,
-    PAUSE_FULL,
-    PAUSE_S,
-    REST_LIMIT_S,
+    REST,
+    REST_S,
+    WHOLE_SHARE,
     WINDOW_S,
     BusyTime,
     CoreLoad,
@@ -35,25 +36,43 @@ class Core:
         self.now_s = self.used_s = 0.0
         self.load = CoreLoad(lambda: self.used_s, lambda: self.now_s)
 
-    def work(self, share: float, seconds: float = WINDOW_S) -> None:
+    def work(self, share: float, seconds: float = WINDOW_S, *, read: float = 0.0) -> None:
+        """`read`: the share of it that the reader has."""
         self.now_s += seconds
         self.used_s += share * seconds
+        self.load.read_s += read * seconds
+
+
+BETWEEN = (IDLE_SHARE + BUSY_SHARE) / 2
+QUICK_S = REST_S / REST
+"""The longest fan-out whose rest is not shortened."""
 
 
 @pytest.mark.parametrize(
     ("share", "times"),
-    [(0.0, 0.0), (IDLE_SHARE, 0.0), (EQUAL_SHARE, 1.0), (0.975, 1.75), (1.0, FULL_REST)],
+    [
+        (0.0, 0.0),
+        (IDLE_SHARE, 0.0),
+        (BETWEEN, REST / 2),
+        (BUSY_SHARE, REST),
+        (CROWDED_SHARE, REST),
+        ((CROWDED_SHARE + 1) / 2, (REST + FULL_REST) / 2),
+        (1.0, FULL_REST),
+    ],
 )
 def test_the_busier_the_core_the_longer_the_rest(share: float, times: float) -> None:
     core = Core()
     core.work(share, 1.0)
-    assert core.load.rest_s(0.001) == pytest.approx(times * 0.001)
+    assert core.load.rest_s(QUICK_S) == pytest.approx(times * QUICK_S)
 
 
-def test_a_rest_is_bounded_and_a_quick_fan_out_has_none() -> None:
+def test_only_a_full_core_has_long_rests_and_a_quick_fan_out_has_none() -> None:
     core = Core()
+    core.work(CROWDED_SHARE, 1.0)
+    assert core.load.rest_s(1.0) == pytest.approx(REST_S)
     core.work(1.0, 1.0)
-    assert core.load.rest_s(1.0) == pytest.approx(REST_LIMIT_S)
+    assert core.load.rest_s(0.001) == pytest.approx(FULL_REST * 0.001)
+    assert core.load.rest_s(1.0) == pytest.approx(FULL_REST_S)
     assert core.load.rest_s(PACED_FROM_S / 2) == 0
 
 
@@ -71,7 +90,7 @@ def test_the_load_is_an_average_of_the_last_windows() -> None:
 
 @pytest.mark.parametrize(
     ("share", "suits"),
-    [(IDLE_SHARE / 2, False), (EQUAL_SHARE, True), (FULL_SHARE, False), (1.0, False)],
+    [(IDLE_SHARE / 2, False), (BUSY_SHARE, True), (WHOLE_SHARE, False), (1.0, False)],
 )
 def test_turns_are_for_cores_that_are_busy_but_not_full(share: float, suits: bool) -> None:
     core = Core()
@@ -79,7 +98,7 @@ def test_turns_are_for_cores_that_are_busy_but_not_full(share: float, suits: boo
     assert core.load.suits_turns == suits
 
 
-@pytest.mark.parametrize("took_s", [0.0005, 0.002])
+@pytest.mark.parametrize("took_s", [QUICK_S, 0.002])
 def test_a_large_room_alone_leaves_a_part_of_the_core(took_s: float) -> None:
     """There is always something to send when its rest is over."""
     core = Core()
@@ -94,31 +113,48 @@ def test_a_large_room_alone_leaves_a_part_of_the_core(took_s: float) -> None:
     begun_s, used_s = core.now_s, core.used_s
     run()
     share = (core.used_s - used_s) / (core.now_s - begun_s)
-    rest = (share - IDLE_SHARE) / (EQUAL_SHARE - IDLE_SHARE)
-    assert 1 / (1 + rest) == pytest.approx(share, abs=0.02)
-    assert IDLE_SHARE < share < EQUAL_SHARE
+    assert share == pytest.approx(took_s / (took_s + min(REST * took_s, REST_S)), abs=0.02)
 
 
 @pytest.mark.parametrize("turns", [1, 4])
 def test_rests_follow_the_average_fan_out_and_each_turn_has_its_part(turns: int) -> None:
     core = Core()
-    core.work(EQUAL_SHARE, 1.0)
-    pace = FanoutPace(core.load)
-    rests_s = [pace.rest_s(0.002 / turns, turns) for _ in range(200)]
-    assert rests_s[-1] == pytest.approx(0.002 / turns)
-    longer_s = pace.rest_s(0.004 / turns, turns)
-    assert longer_s == pytest.approx(0.002 * (1 + NEWEST_SHARE) / turns)
+    core.work(CROWDED_SHARE, 1.0)
+    pace, took_s = FanoutPace(core.load), QUICK_S * 0.75
+    rests_s = [pace.rest_s(took_s / turns, turns) for _ in range(200)]
+    assert rests_s[-1] == pytest.approx(REST * took_s / turns)
+    longer_s = pace.rest_s(2 * took_s / turns, turns)
+    assert longer_s == pytest.approx(REST * took_s * (1 + NEWEST_SHARE) / turns)
 
 
 @pytest.mark.parametrize(
     ("share", "pause_s"),
-    [(0.0, 0.0), (PAUSE_FROM, 0.0), ((PAUSE_FROM + PAUSE_FULL) / 2, PAUSE_S / 2), (1.0, PAUSE_S)],
+    [(0.0, 0.0), (IDLE_SHARE, 0.0), (BETWEEN, REST_S / 2), (1.0, REST_S)],
 )
 def test_the_busier_the_core_the_longer_the_pause(share: float, pause_s: float) -> None:
     core = Core()
     core.work(share, 1.0)
     assert core.load.pause_s(0.000_01) == pytest.approx(pause_s)
-    assert core.load.pause_s(PACED_FROM_S) == 0
+
+
+@pytest.mark.parametrize("took_s", [PACED_FROM_S, QUICK_S, 0.002])
+def test_after_a_fan_out_the_reader_pauses_while_the_instance_rests(took_s: float) -> None:
+    core = Core()
+    core.work(CROWDED_SHARE, 1.0)
+    assert core.load.pause_s(took_s) == pytest.approx(core.load.rest_s(took_s))
+    core.work(1.0, 1.0)
+    assert core.load.pause_s(took_s) == min(core.load.rest_s(took_s), REST_S)
+
+
+def test_the_reader_is_alone_while_the_rest_of_the_load_is_small() -> None:
+    core = Core()
+    assert core.load.reader_alone
+    core.work(0.9, 1.0, read=0.9 - OTHERS_SHARE / 2)
+    core.load.share()
+    assert core.load.reader_alone
+    core.work(0.9, 1.0, read=0.9 - OTHERS_SHARE * 2)
+    core.load.share()
+    assert not core.load.reader_alone
 
 
 def test_the_threads_own_work_counts_as_busy() -> None:

@@ -16,11 +16,13 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from actors.delivery.pacing import PAUSE_S, CoreLoad
+from actors.delivery.batch import Batch
+from actors.delivery.pacing import REST_S, CoreLoad
 from actors.runtime.rounds import Rounds
 from api.ws.transport.base import HELD, TransportClosed, Upgraded
 from api.ws.transport.tcp import EpollReader, EpollTransport
 from reileta.observability.metrics import Metrics
+from reileta.protocol.close_codes import CloseCode
 from tests.conftest import PATIENCE_S
 
 
@@ -64,6 +66,22 @@ class End:
     async def send(self, *texts: bytes, opcode: Opcode = Opcode.TEXT) -> None:
         frames = [Frame(opcode, text).serialize(mask=True) for text in texts]
         await self.client.send(b"".join(frames))
+
+
+class HandPauses:
+    """`Pauses` that end when the test says so."""
+
+    def __init__(self) -> None:
+        self.lengths: list[float] = []
+        self._over = trio.Event()
+
+    async def take(self, seconds: float) -> None:
+        self.lengths.append(seconds)
+        await self._over.wait()
+        self._over = trio.Event()
+
+    def end(self) -> None:
+        self._over.set()
 
 
 class HandTimer:
@@ -224,8 +242,8 @@ async def test_a_wire_nobody_listens_to_is_read_by_its_own_task(
 async def test_on_a_busy_core_messages_are_gathered_in_a_pause(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.ws.transport.tcp.PreciseTimer", HandTimer)
-    monkeypatch.setattr(HandTimer, "made", [])
+    pauses = HandPauses()
+    monkeypatch.setattr("api.ws.transport.tcp.Pauses", lambda: pauses)
     monkeypatch.setattr(CoreLoad, "share", lambda _: 1.0)
     monkeypatch.setattr("actors.delivery.pacing.PACED_FROM_S", PATIENCE_S)
     began = 0
@@ -243,19 +261,18 @@ async def test_on_a_busy_core_messages_are_gathered_in_a_pause(
         nursery.start_soon(end.wire.receive)
     await wait_all_tasks_blocked()
     await ends[0].send(b"one")
-    await _until(lambda: bool(HandTimer.made))
-    (pause,) = HandTimer.made
+    await _until(lambda: bool(pauses.lengths))
     assert ends[0].listener.taken == [b"one"]
-    assert pause.delays == [PAUSE_S]
+    assert pauses.lengths == [REST_S]
     for end in ends:
         await end.send(b"two")
     await wait_all_tasks_blocked()
     assert began == 1
-    pause.end()
+    pauses.end()
     await _until(lambda: all(end.listener.taken[-1:] == [b"two"] for end in ends))
     assert began == 2
-    await _until(lambda: len(pause.delays) == 2)
-    pause.end()  # nothing came in this one, so the next round begins when something does
+    await _until(lambda: len(pauses.lengths) == 2)
+    pauses.end()  # nothing came in this one, so the next round begins when something does
     await _until(lambda: began == 3)
     await ends[1].send(b"three")
     await _until(lambda: ends[1].listener.taken[-1] == b"three")
@@ -273,6 +290,8 @@ async def test_a_timer_that_has_ended_is_found_once(
 ) -> None:
     monkeypatch.setattr("api.ws.transport.tcp.PreciseTimer", HandTimer)
     monkeypatch.setattr(HandTimer, "made", [])
+    pauses = HandPauses()
+    monkeypatch.setattr("api.ws.transport.tcp.Pauses", lambda: pauses)
     share = 0.0
     monkeypatch.setattr(CoreLoad, "share", lambda _: share)
     monkeypatch.setattr("actors.delivery.pacing.PACED_FROM_S", PATIENCE_S)
@@ -303,14 +322,44 @@ async def test_a_timer_that_has_ended_is_found_once(
     await wait_all_tasks_blocked()
     assert timer.delays[1:] == [None]
     if together:
-        timer, pause = HandTimer.made
-        pause.end()
+        pauses.end()
         await _until(lambda: began == 3)
         await wait_all_tasks_blocked()
-        assert pause.delays == [PAUSE_S]
-    assert (began, len(HandTimer.made)) == ((3, 2) if together else (2, 1))
+    assert pauses.lengths == ([REST_S] if together else [])
+    assert (began, HandTimer.made) == (3 if together else 2, [timer])
     nursery.cancel_scope.cancel()
     with trio.CancelScope(shield=True):
         end.client.close()
         await end.wire.finish()
     pump.close()
+
+
+async def test_bytes_go_to_the_socket_directly_only_while_nothing_waits(
+    connect: Callable[[], End], nursery: trio.Nursery
+) -> None:
+    end = connect()
+    nursery.start_soon(end.wire.receive)
+    assert end.wire.direct is not None
+    assert end.wire.direct(b"first") == 5
+    batch = Batch([b"x" * 5_000_000], snapshot=True)
+    piece = (batch, 0, len(batch))
+    sent = end.wire.direct(batch.buffer)
+    assert 0 < sent < len(batch)
+    end.wire.taken_in_part([piece], sent)
+    assert end.wire.waiting_bytes == len(batch) - sent
+    assert _direct(end) is None
+    end.wire.send(b"last")
+    expected, got = b"first" + batch.buffer + b"last", b""
+    with trio.fail_after(PATIENCE_S):
+        while len(got) < len(expected):
+            got += await end.client.recv(1 << 20)
+    assert got == expected
+    await _until(lambda: end.wire.direct is not None)
+    assert end.wire._metrics.bytes_out == len(expected) - len(b"first")  # noqa: SLF001
+    end.wire.close(CloseCode.GOING_AWAY)
+    assert _direct(end) is None
+
+
+def _direct(end: End) -> object:
+    """It changes between two looks, which mypy does not expect."""
+    return end.wire.direct
