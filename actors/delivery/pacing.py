@@ -127,6 +127,7 @@ class CoreLoad:
     @property
     def reader_alone(self) -> bool:
         """Whether hardly anything but the reader works: it may keep the thread while it pauses."""
+        self.share()  # the windows end when they are asked for
         return self._others < OTHERS_SHARE
 
     @property

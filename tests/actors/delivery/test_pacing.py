@@ -150,11 +150,11 @@ def test_the_reader_is_alone_while_the_rest_of_the_load_is_small() -> None:
     core = Core()
     assert core.load.reader_alone
     core.work(0.9, 1.0, read=0.9 - OTHERS_SHARE / 2)
-    core.load.share()
     assert core.load.reader_alone
     core.work(0.9, 1.0, read=0.9 - OTHERS_SHARE * 2)
-    core.load.share()
     assert not core.load.reader_alone
+    core.work(0.9, 1.0, read=0.9)
+    assert core.load.reader_alone
 
 
 def test_the_threads_own_work_counts_as_busy() -> None:
