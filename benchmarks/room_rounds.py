@@ -68,12 +68,17 @@ def cpu(result: LoadResult) -> float | None:
     return result.cpu_s_per_million
 
 
-def calm_p99(result: LoadResult) -> float | None:
-    return result.calm_p99_ms
-
-
 def p99(result: LoadResult) -> float | None:
     return None if result.latency is None else result.latency.p99_ms
+
+
+FIGURES: Final[tuple[tuple[str, Callable[[LoadResult], float | None]], ...]] = (
+    ("CPU s/million", cpu),
+    ("p99 ms", p99),
+    ("calm p99 ms", lambda result: result.calm_p99_ms),
+    ("million/s", lambda result: result.deliveries_per_s / 1e6),
+)
+"""The columns of the table."""
 
 
 @dataclass(slots=True)
@@ -93,20 +98,12 @@ class Rounds:
 
 def table(rows: Sequence[Row]) -> Table:
     """The medians, and the ratios of this version (the first row) to the others."""
-    shown = Table(
-        "server",
-        "delivered",
-        "CPU s/million",
-        "this / it",
-        "p99 ms",
-        "this / it",
-        "calm p99",
-        "this / it",
-    )
+    titles = [title for figure, _ in FIGURES for title in (figure, "this / it")]
+    shown = Table("server", "delivered", *titles)
     first = rows[0]
     for row in rows:
         cells = [row.server, f"{min(result.share for result in row.rounds):.2%}"]
-        for of in (cpu, p99, calm_p99):
+        for _, of in FIGURES:
             middle = row.median(of)
             cells.append("-" if middle is None else f"{middle:.2f}")
             cells.append("" if row is first else spread(first.ratios(row, of)))
@@ -162,7 +159,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="JSON file for all results.")] = None,
 ) -> None:
     """CPU and latency of several versions in rooms, in alternating rounds."""
-    console = Console() if Console().is_terminal else Console(width=120)
+    console = Console() if Console().is_terminal else Console(width=160)
     lift_file_limit()
 
     def load(contender: Contender) -> LoadResult:

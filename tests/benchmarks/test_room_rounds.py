@@ -73,10 +73,19 @@ def test_ratios_that_differ_too_much_are_marked(ratios: list[float], said: str) 
 
 
 def test_the_table_shows_the_lowest_share() -> None:
-    console = Console(width=140)
+    console = Console(width=160)
     with console.capture() as capture:
         console.print(table([Row("new", [result(1.0, share=0.5), result(1.0)])]))
     assert "50.00%" in capture.get()
+
+
+def test_the_table_compares_each_figure() -> None:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(table([Row("new", [result(1.0, 6.0)]), Row("old", [result(2.0, 3.0)])]))
+    cells = [cell.strip() for cell in capture.get().splitlines()[-2].split("│")[1:-1]]
+    assert cells[:6] == ["old", "100.00%", "2.00", "0.50 (0.50-0.50)", "3.00", "2.00 (2.00-2.00)"]
+    assert cells[6:8] == ["-", "-"]
 
 
 def test_an_unknown_peer_is_an_error() -> None:
