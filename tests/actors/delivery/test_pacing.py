@@ -146,15 +146,17 @@ def test_after_a_fan_out_the_reader_pauses_while_the_instance_rests(took_s: floa
     assert core.load.pause_s(took_s) == min(core.load.rest_s(took_s), REST_S)
 
 
-def test_the_reader_is_alone_while_the_rest_of_the_load_is_small() -> None:
+@pytest.mark.parametrize(
+    ("others", "alone"), [(0.0, True), (OTHERS_SHARE / 2, True), (OTHERS_SHARE * 2, False)]
+)
+def test_the_reader_is_alone_while_the_rest_of_the_load_is_small(
+    others: float, alone: bool
+) -> None:
     core = Core()
-    assert core.load.reader_alone
-    core.work(0.9, 1.0, read=0.9 - OTHERS_SHARE / 2)
-    assert core.load.reader_alone
-    core.work(0.9, 1.0, read=0.9 - OTHERS_SHARE * 2)
-    assert not core.load.reader_alone
-    core.work(0.9, 1.0, read=0.9)
-    assert core.load.reader_alone
+    core.work(0.9, 1.0, read=0.2)
+    core.load.share()
+    core.work(0.9, 1.0, read=0.9 - others)
+    assert core.load.reader_alone == alone
 
 
 def test_the_threads_own_work_counts_as_busy() -> None:
