@@ -342,8 +342,8 @@ class Fanout:
 def write_whole(sinks: Iterable[Sink], batch: Batch, metrics: Metrics) -> None:
     """Writes a batch to each of the sinks.
 
-    Most of what a server does is the body of this loop, so it holds as little as can be: to send
-    directly costs a third of what Python needs for a `write`.
+    Most of what a server does is the body of this loop, so it holds as little as can be: beside the
+    system call, an eighth of the time that a `write` needs.
     """
     buffer, size, direct = batch.buffer, len(batch.buffer), 0
     whole: tuple[Piece] = ((batch, 0, size),)
