@@ -25,23 +25,23 @@ IDLE_SHARE: Final = 0.2
 """If the core is less busy than this share, nobody rests or pauses."""
 BUSY_SHARE: Final = 0.4
 """From this share on, rests and pauses have their full length."""
-REST: Final = 1.5
-"""A rest is so many times as long as the fan-out, …"""
+REST_TIMES: Final = 1.5
+"""A rest is so many times as long as the fan-out."""
 REST_S: Final = 0.000_55
-"""… and not longer than this. So is a pause."""
+"""The longest rest on a core that is not crowded, and the longest pause."""
 CROWDED_SHARE: Final = 0.95
 """From this share on, rests grow."""
-FULL_REST: Final = 2.5
-"""On a core without any time left, a rest is so many times as long as the fan-out, …"""
+FULL_REST_TIMES: Final = 2.5
+"""On a core without any time left, a rest is so many times as long as the fan-out."""
 FULL_REST_S: Final = 0.005
-"""… and not longer than this."""
+"""The longest rest on such a core."""
 WHOLE_SHARE: Final = 0.97
 """From this share on, a large room is written to as a whole, because turns cost more."""
 OTHERS_SHARE: Final = 0.3
 """If all else needs less of the core than this share, pauses of the reader cost it nothing."""
 SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 SCHEDSTAT_BYTES: Final = 128
-"""Its three numbers have 62 at most."""
+"""More than its three numbers can have."""
 WINDOW_S: Final = 0.04
 """The load is measured anew after so many seconds. The system counts in steps of up to 4 ms."""
 MEMORY_S: Final = 0.2
@@ -107,7 +107,8 @@ class CoreLoad:
         self._used_s, self._measured_at = self._busy_s(), now_s()
         self._share = self._others = 0.0
         self.read_s = self._read_s = 0.0
-        """For how long the reader has worked, with the fan-outs after its rounds: it adds that."""
+        """Seconds for which the reader has worked, with the fan-outs after its rounds. It adds each
+        round's here."""
 
     def share(self) -> float:
         """The average of the windows that are over. A window ends when this is asked, so it may be
@@ -125,8 +126,9 @@ class CoreLoad:
         return self._share
 
     @property
-    def reader_alone(self) -> bool:
-        """Whether hardly anything but the reader works: it may keep the thread while it pauses."""
+    def reader_dominates(self) -> bool:
+        """Whether all but the reader needs little of the core, so that it may keep the thread while
+        it pauses."""
         self.share()  # the windows end when they are asked for
         return self._others < OTHERS_SHARE
 
@@ -141,9 +143,9 @@ class CoreLoad:
         if took_s < PACED_FROM_S:
             return 0.0
         share = self.share()
-        rest_s = _busy(share) * min(REST * took_s, REST_S)
+        rest_s = _busy(share) * min(REST_TIMES * took_s, REST_S)
         if share > CROWDED_SHARE:
-            more_s = min(FULL_REST * took_s, FULL_REST_S) - rest_s
+            more_s = min(FULL_REST_TIMES * took_s, FULL_REST_S) - rest_s
             rest_s += min((share - CROWDED_SHARE) / (1 - CROWDED_SHARE), 1.0) * max(more_s, 0.0)
         return rest_s
 

@@ -347,7 +347,7 @@ class Transport(ABC):
         self.direct = None
 
     def _find_direct(self) -> None:
-        """Sets `direct` where the transport has such a way, now that nothing waits."""
+        """Sets `direct`, if the transport has such a way and it would be the same as `write`."""
         self.direct = None
 
     def _keep(self, pieces: Sequence[Piece], sent: int) -> None:
@@ -400,8 +400,7 @@ class Transport(ABC):
         finally:
             self._flushing = False
         if failure is None:
-            if self.state is TransportState.OPEN and not self._backlog.size:
-                self._find_direct()
+            self._find_direct()
         else:
             if not isinstance(failure, _GONE):
                 _log.error(CONNECTION_FAILED, exc_info=failure)

@@ -12,12 +12,13 @@ from typing import Final
 
 from trio.lowlevel import checkpoint
 
-QUIET_TURN_S: Final = 0.000_06
-"""If a turn of the event loop takes longer, other tasks had something to do."""
-TURN_S: Final = 0.001
-"""Where all is quiet, other tasks get a turn so often, …"""
+QUIET_S: Final = 0.000_06
+"""If two turns of the event loop take longer, other tasks had something to do. Two, because those
+that a turn wakes may run only after this task."""
+LOOK_S: Final = 0.001
+"""Where all is quiet, this task looks so often whether others have something to do."""
 ACTIVE_S: Final = 0.02
-"""… and for so long after they had something to do, in each pause."""
+"""For so long after they had, it looks in each pause."""
 SHORTEST_S: Final = 0.000_05
 """A shorter sleep is not worth its system call."""
 
@@ -25,26 +26,27 @@ SHORTEST_S: Final = 0.000_05
 class Pauses:
     """The pauses of one task, one after the other."""
 
-    __slots__ = ("_active_until", "_turn_at")
+    __slots__ = ("_active_until", "_look_at")
 
     def __init__(self) -> None:
-        self._turn_at = self._active_until = 0.0
+        self._look_at = self._active_until = 0.0
 
     async def take(self, seconds: float) -> None:
         """Lets other tasks run until none has anything to do, and sleeps for the rest of the
         pause. If there is always something, it ends with the turn in which it is over."""
         now_s = perf_counter()
         until_s = now_s + seconds
-        while now_s >= self._turn_at:
+        while now_s >= self._look_at:
             began_s = now_s
             await checkpoint()
+            await checkpoint()
             now_s = perf_counter()
-            if now_s - began_s >= QUIET_TURN_S:
+            if now_s - began_s >= QUIET_S:
                 self._active_until = now_s + ACTIVE_S
                 if now_s >= until_s:
                     return
             elif now_s >= self._active_until:
-                self._turn_at = now_s + TURN_S
+                self._look_at = now_s + LOOK_S
             else:
                 break
         if until_s - now_s > SHORTEST_S:

@@ -30,6 +30,7 @@ from api.ws.transport.base import (
     Messages,
     ProtocolTransport,
     TransportClosed,
+    TransportState,
     Upgraded,
 )
 from api.ws.transport.pauses import Pauses
@@ -69,7 +70,8 @@ class SocketTransport(ProtocolTransport):
         self._find_direct()
 
     def _find_direct(self) -> None:
-        self.direct = None if self._deflate else self._socket.send
+        free = self.state is TransportState.OPEN and not self._backlog.size and not self._deflate
+        self.direct = self._socket.send if free else None
 
     async def _receive_bytes(self) -> bytes:
         while True:
@@ -128,7 +130,7 @@ class EpollReader:
     """Reads for the transports in it, in rounds. `run` is its task.
 
     Unless the core is idle, it pauses after a round, so that the next one finds more messages
-    (`pauses.py`). Where other tasks have much to do, it does not: rounds find enough anyway.
+    (`pauses.py`). Where other tasks have much to do, it does not: messages come while they run.
     """
 
     def __init__(self, rounds: Rounds | None = None, load: CoreLoad | None = None) -> None:
@@ -181,7 +183,9 @@ class EpollReader:
             self._set_timer(due)
         took_s = perf_counter() - began_s
         self._load.read_s += took_s
-        if self._load.reader_alone:
+        if self._load.reader_dominates:
+            if len(ready) == ROUND:
+                return 0.0  # there are more
             if due is not None and (left_s := due - trio.current_time()) <= SOON_S:
                 return left_s
             if len(ready) > ended and (pause_s := self._load.pause_s(took_s)):

@@ -11,15 +11,15 @@ import actors.delivery.pacing
 from actors.delivery.pacing import (
     BUSY_SHARE,
     CROWDED_SHARE,
-    FULL_REST,
     FULL_REST_S,
+    FULL_REST_TIMES,
     IDLE_SHARE,
     MEMORY_S,
     NEWEST_SHARE,
     OTHERS_SHARE,
     PACED_FROM_S,
-    REST,
     REST_S,
+    REST_TIMES,
     WHOLE_SHARE,
     WINDOW_S,
     BusyTime,
@@ -44,7 +44,7 @@ class Core:
 
 
 BETWEEN = (IDLE_SHARE + BUSY_SHARE) / 2
-QUICK_S = REST_S / REST
+QUICK_S = REST_S / REST_TIMES
 """The longest fan-out whose rest is not shortened."""
 
 
@@ -53,11 +53,11 @@ QUICK_S = REST_S / REST
     [
         (0.0, 0.0),
         (IDLE_SHARE, 0.0),
-        (BETWEEN, REST / 2),
-        (BUSY_SHARE, REST),
-        (CROWDED_SHARE, REST),
-        ((CROWDED_SHARE + 1) / 2, (REST + FULL_REST) / 2),
-        (1.0, FULL_REST),
+        (BETWEEN, REST_TIMES / 2),
+        (BUSY_SHARE, REST_TIMES),
+        (CROWDED_SHARE, REST_TIMES),
+        ((CROWDED_SHARE + 1) / 2, (REST_TIMES + FULL_REST_TIMES) / 2),
+        (1.0, FULL_REST_TIMES),
     ],
 )
 def test_the_busier_the_core_the_longer_the_rest(share: float, times: float) -> None:
@@ -71,7 +71,7 @@ def test_only_a_full_core_has_long_rests_and_a_quick_fan_out_has_none() -> None:
     core.work(CROWDED_SHARE, 1.0)
     assert core.load.rest_s(1.0) == pytest.approx(REST_S)
     core.work(1.0, 1.0)
-    assert core.load.rest_s(0.001) == pytest.approx(FULL_REST * 0.001)
+    assert core.load.rest_s(0.001) == pytest.approx(FULL_REST_TIMES * 0.001)
     assert core.load.rest_s(1.0) == pytest.approx(FULL_REST_S)
     assert core.load.rest_s(PACED_FROM_S / 2) == 0
 
@@ -113,7 +113,7 @@ def test_a_large_room_alone_leaves_a_part_of_the_core(took_s: float) -> None:
     begun_s, used_s = core.now_s, core.used_s
     run()
     share = (core.used_s - used_s) / (core.now_s - begun_s)
-    assert share == pytest.approx(took_s / (took_s + min(REST * took_s, REST_S)), abs=0.02)
+    assert share == pytest.approx(took_s / (took_s + min(REST_TIMES * took_s, REST_S)), abs=0.02)
 
 
 @pytest.mark.parametrize("turns", [1, 4])
@@ -122,9 +122,9 @@ def test_rests_follow_the_average_fan_out_and_each_turn_has_its_part(turns: int)
     core.work(CROWDED_SHARE, 1.0)
     pace, took_s = FanoutPace(core.load), QUICK_S * 0.75
     rests_s = [pace.rest_s(took_s / turns, turns) for _ in range(200)]
-    assert rests_s[-1] == pytest.approx(REST * took_s / turns)
+    assert rests_s[-1] == pytest.approx(REST_TIMES * took_s / turns)
     longer_s = pace.rest_s(2 * took_s / turns, turns)
-    assert longer_s == pytest.approx(REST * took_s * (1 + NEWEST_SHARE) / turns)
+    assert longer_s == pytest.approx(REST_TIMES * took_s * (1 + NEWEST_SHARE) / turns)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_reader_is_alone_while_the_rest_of_the_load_is_small(
     core.work(0.9, 1.0, read=0.2)
     core.load.share()
     core.work(0.9, 1.0, read=0.9 - others)
-    assert core.load.reader_alone == alone
+    assert core.load.reader_dominates == alone
 
 
 def test_the_threads_own_work_counts_as_busy() -> None:
