@@ -22,7 +22,7 @@ import msgspec
 
 from benchmarks.connect import Client
 from benchmarks.frames import PONG, Template, client_frame
-from benchmarks.machine import Usage, usage
+from benchmarks.machine import cpu_seconds, usage
 from benchmarks.stats import NS_PER_MS, Latency, next_prime, percentile
 from benchmarks.tally import Stream, Tally, calm_percentile, closing_code, latencies_between
 
@@ -117,7 +117,7 @@ class _Mark:
     delivered: int
     received_bytes: int
     cpu_s: float
-    server: Usage | None
+    server_cpu_s: float | None
 
 
 class Load:
@@ -305,7 +305,7 @@ class Load:
             self.tally.delivered,
             received,
             time.process_time(),
-            usage(self._plan.server_pid),
+            cpu_seconds(self._plan.server_pid),
         )
 
     def _result(self, before: _Mark, after: _Mark) -> LoadResult:
@@ -313,8 +313,9 @@ class Load:
         span_s = max(1e-9, (after.at_ns - before.at_ns) / _NS)
         delivered = after.delivered - before.delivered
         cpu_s = None
-        if before.server is not None and after.server is not None:
-            cpu_s = after.server.cpu_s - before.server.cpu_s
+        if before.server_cpu_s is not None and after.server_cpu_s is not None:
+            cpu_s = after.server_cpu_s - before.server_cpu_s
+        memory = usage(plan.server_pid)
         latencies = latencies_between(tally, before.at_ns, after.at_ns)
         calm_ns = calm_percentile(tally, before.at_ns, after.at_ns, 0.99)
         return LoadResult(
@@ -335,7 +336,7 @@ class Load:
             close_codes=dict(self._codes),
             server_cpu=None if cpu_s is None else cpu_s / span_s,
             cpu_s_per_million=None if cpu_s is None or not delivered else cpu_s / delivered * 1e6,
-            rss_bytes=None if after.server is None else after.server.rss_bytes,
-            rss_bytes_all=None if after.server is None else after.server.rss_bytes_all,
+            rss_bytes=None if memory is None else memory.rss_bytes,
+            rss_bytes_all=None if memory is None else memory.rss_bytes_all,
             calm_p99_ms=None if calm_ns is None else calm_ns / NS_PER_MS,
         )

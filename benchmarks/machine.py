@@ -41,6 +41,18 @@ def usage(pid: int | None) -> Usage | None:
     return Usage(cpu_s=cpu, cpu_s_all=cpu_all, rss_bytes=rss, rss_bytes_all=rss_all)
 
 
+def cpu_seconds(pid: int | None) -> float | None:
+    """The CPU of a process alone. It takes a tenth of a millisecond, where `usage` takes several,
+    because it looks for children among all processes."""
+    if pid is None:
+        return None
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)
+
+
 def _one(process: psutil.Process) -> tuple[float, int]:
     times = process.cpu_times()
     return times.user + times.system, int(process.memory_info().rss)

@@ -15,7 +15,7 @@ from trio.lowlevel import checkpoint
 QUIET_S: Final = 0.000_06
 """If two turns of the event loop take longer, other tasks had something to do. Two, because those
 that a turn wakes may run only after this task."""
-LOOK_S: Final = 0.001
+LOOK_S: Final = 0.002
 """Where all is quiet, this task looks so often whether others have something to do."""
 ACTIVE_S: Final = 0.02
 """For so long after they had, it looks in each pause."""
