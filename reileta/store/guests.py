@@ -370,6 +370,14 @@ class Guests:
         )
         return [_visit(row) for row in rows]
 
+    async def any_visit(self) -> bool:
+        """Whether a user has a token of another server."""
+        return bool(
+            await self._queries.value(
+                "SELECT EXISTS (SELECT 1 FROM visits WHERE expires_at > $1)", self._clock.now_ms()
+            )
+        )
+
     async def servers_to_ask(self, *, limit: int, without: Collection[str] = ()) -> list[str]:
         """Servers that are to revoke tokens of visits which have not ended by themselves. Those
         `without` are left out."""

@@ -47,6 +47,9 @@ class FakeProfiles:
 class FakeGuests:
     """`store.guests`: nobody came, and nobody went elsewhere."""
 
+    async def any_visit(self) -> bool:
+        return False
+
     async def servers_to_ask(self, *, limit: int, without: Collection[str] = ()) -> list[str]:
         return []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -27,7 +27,7 @@ from reileta.observability.metrics import Metrics
 from reileta.records import User, Visit
 from reileta.site import Site
 from reileta.store import Store
-from tests.conftest import ManualClock
+from tests.conftest import PATIENCE_S, ManualClock
 from tests.reileta.store.records import a_user
 
 HOME, FAR, NEAR = "home.example", "far.example:3032", "near.example"
@@ -305,4 +305,41 @@ async def test_what_ended_is_revoked_at_once(
     with trio.fail_after(10):
         while len(peers.asked) < 2:
             await trio.sleep(0.01)
+    nursery.cancel_scope.cancel()
+
+
+async def test_while_nobody_is_away_hardly_anything_is_asked_of_the_database(
+    store: Store,
+    clock: ManualClock,
+    visits: Visits,
+    peers: PlayedPeers,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("actors.federation.visits.REVOKE_S", 0.01)
+    monkeypatch.setattr("actors.federation.visits.AWAY_S", 1.0)
+    looks, ask = 0, store.guests.servers_to_ask
+
+    async def counted(*, limit: int, without: Collection[str] = ()) -> list[str]:
+        nonlocal looks
+        looks += 1
+        return await ask(limit=limit, without=without)
+
+    monkeypatch.setattr(store.guests, "servers_to_ask", counted)
+    nursery.start_soon(visits.run)
+    await trio.sleep(0.5)
+    assert looks <= 1
+    ada = await a_user(store)
+    session = await store.sessions.open(ada.id)
+    peers.answers[FAR] = lambda method, _: issued(clock, ada) if method == "PUT" else {}
+    await visits.begin(ada, session.id, FAR, SITE)
+    with trio.fail_after(PATIENCE_S):
+        while looks < 10:
+            await trio.sleep(0.01)
+    clock.advance(2 * HOUR_MS)  # the token has expired
+    before = -1
+    with trio.fail_after(PATIENCE_S):
+        while looks != before:
+            before = looks
+            await trio.sleep(0.3)
     nursery.cancel_scope.cancel()

@@ -219,8 +219,10 @@ async def test_a_visit_is_to_be_revoked_when_its_session_ends(
 ) -> None:
     ada = await a_user(store)
     sessions = [(await store.sessions.open(ada.id)).id for _ in range(2)]
+    assert not await store.guests.any_visit()
     for session in sessions:
         await a_visit(store, clock, ada.id, session, f"v-{session}")
+    assert await store.guests.any_visit()
     assert len((await store.guests.visits(ada.id, limit=9, offset=0)).items) == 2
     await store.sessions.end(sessions[0])
     assert [one.session_id for one in await store.guests.to_revoke(SERVER, limit=9)] == sessions[:1]
