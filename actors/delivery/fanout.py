@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from actors.delivery.batch import Batch, Piece
-from actors.delivery.interest import InterestGroups, ThinnedSink
+from actors.delivery.interest import InterestGroups
 from actors.delivery.sink import Sink
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.data_rate import DataRate
@@ -29,6 +29,8 @@ Edit = tuple[int, int, Batch | None]
 TURN_SINKS: Final = 96
 """A turn has at least so many receivers: each turn costs a wake-up."""
 MOST_TURNS: Final = 8
+COPIED_BYTES: Final = 16_384
+"""More bytes are not copied for one receiver."""
 
 
 @dataclass(slots=True)
@@ -224,12 +226,14 @@ class Fanout:
                 if thinned.sink not in self._sinks:
                     continue
                 before = thinned.frames
-                _write_edited(thinned, batch, edits.get(thinned.sink, ()))
+                pieces, _ = _edited(batch, edits.get(thinned.sink, ()))
+                if pieces:
+                    thinned.write(pieces)
                 delivered += thinned.frames - before
                 reached += thinned.frames > before
         for sink, edit in edits.items():
             if sink in sinks:
-                written = _write_edited(sink, batch, edit)
+                written = self._write_edited(sink, batch, edit)
                 delivered += written
                 reached += written > 0
         if batch.ends:
@@ -240,7 +244,7 @@ class Fanout:
         for sink, since in absent.items():
             edit = edits.get(sink, [])
             edit.append((since, len(batch), None))
-            written = _write_edited(sink, batch, edit)
+            written = self._write_edited(sink, batch, edit)
             delivered += written
             reached += written > 0
         self.reached = reached
@@ -316,7 +320,7 @@ class Fanout:
                 plain.append(sink)
                 continue
             own = [(start - since, end - since, frame) for start, end, frame in edit]
-            written = _write_edited(sink, batch, own)
+            written = self._write_edited(sink, batch, own)
             delivered += written
             reached += written > 0
         if frames:
@@ -325,6 +329,13 @@ class Fanout:
             reached += len(plain)
         self.reached = reached
         return delivered
+
+    def _write_edited(self, sink: Sink, batch: Batch, edits: Sequence[Edit]) -> int:
+        """Writes the batch with these edits; returns how many frames were written."""
+        pieces, frames = _edited(batch, edits)
+        if pieces:
+            write_pieces(sink, pieces, self._metrics)
+        return frames
 
     def _edit_in(self, sink: Sink, since: int, batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -364,8 +375,27 @@ def write_whole(sinks: Iterable[Sink], batch: Batch, metrics: Metrics) -> None:
     metrics.bytes_out += direct * size
 
 
-def _write_edited(sink: Sink | ThinnedSink, batch: Batch, edits: Sequence[Edit]) -> int:
-    """Writes the batch without the ranges edited out, with the frames edited in."""
+def write_pieces(sink: Sink, pieces: Sequence[Piece], metrics: Metrics) -> None:
+    """Writes pieces to one sink. To copy a few short ones costs less than to pass each on."""
+    send = sink.direct
+    if send is None or sum(end - start for _, start, end in pieces) > COPIED_BYTES:
+        sink.write(pieces)
+        return
+    data = b"".join([batch.buffer[start:end] for batch, start, end in pieces])
+    try:
+        sent = send(data)
+    except OSError:
+        sink.write(pieces)
+        return
+    if sent == len(data):
+        metrics.bytes_out += sent
+    else:
+        sink.taken_in_part(pieces, sent)
+
+
+def _edited(batch: Batch, edits: Sequence[Edit]) -> tuple[list[Piece], int]:
+    """The pieces of the batch without the ranges edited out, with the frames edited in; and how
+    many frames they have."""
     pieces: list[Piece] = []
     position = frames = 0
     for start, end, frame in edits:
@@ -380,6 +410,4 @@ def _write_edited(sink: Sink | ThinnedSink, batch: Batch, edits: Sequence[Edit])
     if position < size:
         pieces.append((batch, position, size))
         frames += batch.count(position, size)
-    if pieces:
-        sink.write(pieces)
-    return frames
+    return pieces, frames

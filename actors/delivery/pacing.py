@@ -27,7 +27,7 @@ BUSY_SHARE: Final = 0.4
 """From this share on, rests and pauses have their full length."""
 REST_TIMES: Final = 1.5
 """A rest is so many times as long as the fan-out."""
-REST_S: Final = 0.000_6
+REST_S: Final = 0.000_5
 """The longest rest on a core that is not crowded, and the longest pause."""
 CROWDED_SHARE: Final = 0.95
 """From this share on, rests grow."""

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.delivery.batch import Batch, Piece
-from actors.delivery.fanout import TURN_SINKS, Fanout, write_whole
+from actors.delivery.fanout import (
+    COPIED_BYTES,
+    TURN_SINKS,
+    Fanout,
+    write_pieces,
+    write_whole,
+)
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import deflate, payload_of, text_frame
 from reileta.rules.instance.data_rate import InstanceRates
@@ -294,7 +300,7 @@ def test_what_can_be_sent_directly_is_and_each_sink_learns_of_the_rest() -> None
     assert metrics.bytes_out == len(batch.buffer)  # the others count for themselves
 
 
-def test_a_flush_sends_directly_but_to_those_whose_frames_differ() -> None:
+def test_a_flush_sends_directly() -> None:
     fanout, sinks = Fanout(), [DirectSink(1000) for _ in range(3)]
     for sink in sinks:
         fanout.add(sink, None)
@@ -302,5 +308,24 @@ def test_a_flush_sends_directly_but_to_those_whose_frames_differ() -> None:
     fanout.broadcast(frame("a"), without=sinks[:1])
     fanout.broadcast(frame("b"))
     assert (fanout.flush(), fanout.reached) == (5, 3)
-    assert [sink.frames for sink in sinks] == [[frame("b")], [], []]
-    assert [sink.sent for sink in sinks[1:]] == [[frame("a") + frame("b")]] * 2
+    assert [sink.sent for sink in sinks] == [[frame("b")], *[[frame("a") + frame("b")]] * 2]
+
+
+@pytest.mark.parametrize("length", [3, COPIED_BYTES])
+def test_pieces_are_sent_directly_if_they_are_short(length: int) -> None:
+    frames = [frame(letter * length) for letter in "abc"]
+    batch, metrics = Batch(frames), Metrics()
+    size = len(frames[0])
+    pieces = [(batch, 0, size), (batch, 2 * size, 3 * size)]
+    ready, slow, full = DirectSink(10**6), DirectSink(7), DirectSink(None)
+    for sink in (ready, slow, full):
+        write_pieces(sink, pieces, metrics)
+    data = frames[0] + frames[2]
+    if length < COPIED_BYTES:
+        assert (ready.sent, ready.frames) == ([data], [])
+        assert (slow.sent, slow.rests, slow.frames) == ([data[:7]], [7], [])
+        assert metrics.bytes_out == len(data)
+    else:
+        assert [sink.sent for sink in (ready, slow)] == [[], []]
+        assert ready.frames == slow.frames == [frames[0], frames[2]]
+    assert full.frames == [frames[0], frames[2]]
