@@ -38,7 +38,8 @@ FULL_REST_S: Final = 0.005
 WHOLE_SHARE: Final = 0.97
 """From this share on, a large room is written to as a whole, because turns cost more."""
 OTHERS_SHARE: Final = 0.3
-"""If all else needs less of the core than this share, pauses of the reader cost it nothing."""
+"""If all else needs less of the core than this share, the reader may keep the thread while it
+pauses."""
 SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 SCHEDSTAT_BYTES: Final = 128
 """More than its three numbers can have."""
@@ -47,8 +48,6 @@ WINDOW_S: Final = 0.04
 MEMORY_S: Final = 0.2
 """The load is an average over about so many seconds. One that follows each window would make rests
 unequal, and so the longest waits longer."""
-
-
 NEWEST_SHARE: Final = 0.1
 """The share of the newest fan-out in the average of their lengths. Rests that follow each single
 length would make long waits longer: after a long one, more messages wait for the next."""
