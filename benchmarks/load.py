@@ -92,7 +92,7 @@ class LoadResult(msgspec.Struct, frozen=True):
     cpu_s_per_million: float | None
     """The server's CPU seconds per million deliveries."""
     rss_bytes: int | None
-    """The server's memory at the end of the measurement, without child processes."""
+    """The server's memory after the load, without child processes."""
     rss_bytes_all: int | None
     calm_p99_ms: float | None = None
     """The median of the p99s of each 0.1 s: a machine that takes the core away now and then hardly

@@ -47,10 +47,9 @@ def cpu_seconds(pid: int | None) -> float | None:
     if pid is None:
         return None
     try:
-        times = psutil.Process(pid).cpu_times()
+        return _one(psutil.Process(pid))[0]
     except psutil.Error:
         return None
-    return float(times.user + times.system)
 
 
 def _one(process: psutil.Process) -> tuple[float, int]:
