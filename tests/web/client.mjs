@@ -79,6 +79,11 @@ async function developersSite(sdk, lines) {
   return { url: `http://127.0.0.1:${site.address().port}/`, close: () => site.close() };
 }
 
+/** The fields that are shown to be wrong, by name. */
+const wrongFields = (page) =>
+  page.locator("[aria-invalid]").evaluateAll((fields) =>
+    fields.map((one) => one.name + (one === document.activeElement ? " with the focus" : "")).join(", "));
+
 function equal(one, other, what) {
   if (one !== other) throw new Error(`${what}: ${one} is not ${other}`);
 }
@@ -93,11 +98,11 @@ const scenes = {
     await check(ann, "entering");
     await button(ann, "Register and go on").click();
     await ann.getByText("Fill in a username.").waitFor();
+    equal(await wrongFields(ann), "username with the focus, password", "the wrong fields");
     await register(ann, "a b", "Ann");
-    const username = field(ann, "Username");
-    await ann.locator("[aria-invalid]").first().waitFor();
-    equal(await username.getAttribute("aria-invalid"), "true", "the wrong field");
-    equal(await username.evaluate((one) => one === document.activeElement), true, "the focus on it");
+    await ann.getByText("Fill in a username.").waitFor({ state: "detached" });
+    await ann.locator("[aria-invalid]").waitFor();
+    equal(await wrongFields(ann), "username with the focus", "the wrong field");
   },
 
   async "a newcomer makes a world and stands in it with a friend"() {

@@ -161,9 +161,10 @@ const scenes = {
     await page.getByRole("link", { name: "Audit log" }).click();
     await page.getByRole("row", { name: /root set_notice/ }).waitFor();
     await check("the audit log");
-    for (const name of ["People", "Resources", "Servers", "Traces"]) {
+    const titles = { People: "People", Resources: "Held resources", Servers: "Other servers", Traces: "Slowest traces" };
+    for (const [name, title] of Object.entries(titles)) {
       await page.getByRole("link", { name, exact: true }).click();
-      await page.getByRole("heading", { level: 1 }).waitFor();
+      await heading(title).waitFor();
       await check(name);
     }
   },

@@ -2,64 +2,49 @@
 import { useEffect, useState } from "preact/hooks";
 import { ErrorCode, Refused } from "reileta-client";
 
-import { Field, Problem } from "../shared/form.js";
+import { Field, Problem, useForm } from "../shared/form.js";
 import { ICON } from "../shared/icon.js";
-import { fieldWords, words } from "../shared/words.js";
+import { words } from "../shared/words.js";
 import { client, connect, ended, me } from "./session.js";
+
+const NAMES = ["username", "displayname", "password"];
 
 export function Enter({ title, invited }: { title: string; invited: boolean }) {
   const [known, setKnown] = useState(false);
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(undefined);
   const [open, setOpen] = useState(false);
   useEffect(() => {
     client.http.get("/api/server", {}).then((server) => setOpen(server.temporary_accounts === true), () => undefined);
   }, []);
-  const fields = fieldWords(error);
-  const general = error !== undefined && Object.keys(fields).length === 0 ? words(error) : ended.value;
-
-  async function submit(event: SubmitEvent) {
-    event.preventDefault();
-    const form = event.currentTarget as HTMLFormElement;
-    const data = new FormData(form);
+  const { busy, general, fields, submit, attempt, forget } = useForm(NAMES, async (data) => {
+    ended.value = undefined;
     const text = (name: string) => String(data.get(name) ?? "").trim();
     const password = String(data.get("password") ?? "");
     const missing: { field: string; message: string }[] = [];
     if (!text("username")) missing.push({ field: "username", message: "Fill in a username" });
     if (!password) missing.push({ field: "password", message: "Fill in a password" });
-    ended.value = undefined;
-    setBusy(true);
-    try {
-      if (missing.length > 0) {
-        throw new Refused({ code: ErrorCode.AuthInvalid, message: "", details: missing });
-      }
-      const user = known
-        ? await client.login(text("username"), password)
-        : await client.register(text("username"), password, text("displayname") || undefined);
-      me.value = user;
-      connect();
-    } catch (problem) {
-      setError(problem);
-      setBusy(false);
-      requestAnimationFrame(() => form.querySelector<HTMLElement>("[aria-invalid]")?.focus());
+    if (missing.length > 0) {
+      throw new Refused({ code: ErrorCode.AuthInvalid, message: "", details: missing });
     }
-  }
+    me.value = known
+      ? await client.login(text("username"), password)
+      : await client.register(text("username"), password, text("displayname") || undefined);
+    connect();
+  });
 
-  async function lookAround() {
-    ended.value = undefined;
-    setBusy(true);
-    try {
-      me.value = await client.registerTemporarily();
+  const lookAround = () =>
+    attempt(async () => {
+      ended.value = undefined;
+      try {
+        me.value = await client.registerTemporarily();
+      } catch (problem) {
+        throw new Error(words(problem)); // the form has no field for it
+      }
       connect();
-    } catch (problem) {
-      setError(new Error(words(problem))); // the form has no field for it
-      setBusy(false);
-    }
-  }
+    });
 
   function turn(to: boolean) {
     setKnown(to);
-    setError(undefined);
+    forget();
   }
 
   return (
@@ -76,7 +61,7 @@ export function Enter({ title, invited }: { title: string; invited: boolean }) {
         <button type="button" aria-pressed={known} onClick={() => turn(true)}>I have an account</button>
       </div>
       <form class="card form" onSubmit={submit} noValidate>
-        <Problem>{general}</Problem>
+        <Problem>{general ?? ended.value}</Problem>
         <Field
           label="Username" name="username" autocomplete="username" autocapitalize="none"
           spellcheck={false} maxLength={32} wrong={fields["username"]}

@@ -3,9 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 import type { RequestOf } from "reileta-client";
 
 import { SERVER } from "../shared/base.js";
-import { Choice, Field, Problem } from "../shared/form.js";
+import { Choice, Field, Problem, useForm } from "../shared/form.js";
 import { ICON } from "../shared/icon.js";
-import { fieldWords, words } from "../shared/words.js";
 import { Announcement } from "./announcement.js";
 import { Dialog } from "./dialog.js";
 import { follow, type Instance, instances, lists, type World, worldOf, worlds } from "./live_lists.js";
@@ -184,33 +183,15 @@ function FirstWorld() {
   );
 }
 
-/** Sends a form: whether that is under way, what was wrong the last time, and with which fields. */
-function useForm(send: (data: FormData) => Promise<void>) {
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<unknown>(undefined);
-  async function submit(event: SubmitEvent) {
-    event.preventDefault();
-    setBusy(true);
-    setError(undefined);
-    try {
-      await send(new FormData(event.currentTarget as HTMLFormElement));
-    } catch (problem) {
-      setError(problem);
-      setBusy(false);
-    }
-  }
-  return { busy, error, fields: fieldWords(error), submit };
-}
-
 /** Makes a temporary account a full one; the dialog closes when it is. */
 function AccountForm() {
-  const { busy, error, fields, submit } = useForm(async (data) => {
+  const { busy, general, fields, submit } = useForm(["username", "password"], async (data) => {
     const username = String(data.get("username") ?? "").trim();
     me.value = await client.keepAccount(username, String(data.get("password") ?? ""), username);
   });
   return (
     <form class="form" onSubmit={submit} noValidate>
-      <Problem>{error !== undefined && !fields["username"] && !fields["password"] && words(error)}</Problem>
+      <Problem>{general}</Problem>
       <Field
         label="Username" name="username" autocomplete="username" autocapitalize="none" spellcheck={false}
         maxLength={32} wrong={fields["username"]} hint="3 to 32 letters, digits or _; others find you by it"
@@ -226,7 +207,8 @@ function AccountForm() {
 
 /** Makes a world, opens an instance of it, and goes in. */
 function WorldForm({ quick = false }: { quick?: boolean }) {
-  const { busy, error, fields, submit } = useForm(async (data) => {
+  const names = quick ? ["title"] : ["title", "description", "capacity"];
+  const { busy, general, fields, submit } = useForm(names, async (data) => {
     const made = await client.http.put("/api/worlds", {
       body: {
         title: String(data.get("title") ?? ""),
@@ -239,7 +221,7 @@ function WorldForm({ quick = false }: { quick?: boolean }) {
   });
   return (
     <form class="form" onSubmit={submit} noValidate>
-      <Problem>{error !== undefined && Object.keys(fields).length === 0 && words(error)}</Problem>
+      <Problem>{general}</Problem>
       <Field label="Name of the world" name="title" defaultValue="A meadow" maxLength={128} wrong={fields["title"]} />
       {!quick && (
         <>
@@ -256,7 +238,7 @@ function WorldForm({ quick = false }: { quick?: boolean }) {
 }
 
 function InstanceForm({ world }: { world: World }) {
-  const { busy, error, fields, submit } = useForm(async (data) => {
+  const { busy, general, fields, submit } = useForm(["title", "capacity"], async (data) => {
     const title = String(data.get("title") ?? "").trim();
     const { id } = await client.http.put("/api/instances", {
       body: {
@@ -270,7 +252,7 @@ function InstanceForm({ world }: { world: World }) {
   });
   return (
     <form class="form" onSubmit={submit} noValidate>
-      <Problem>{error !== undefined && Object.keys(fields).length === 0 && words(error)}</Problem>
+      <Problem>{general}</Problem>
       <Field label="Title (optional)" name="title" maxLength={128} wrong={fields["title"]} hint="What the others see in the list" />
       <Field
         label="Seats" name="capacity" type="number" min={1} max={1024} defaultValue={String(world.capacity)}

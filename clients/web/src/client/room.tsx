@@ -265,6 +265,7 @@ function Moderate({ model, player, onClose }: { model: RoomModel; player: Player
   const muted = model.muted.value.has(player.user);
   async function act(type: ModerationType) {
     setBusy(true);
+    setProblem(undefined);
     try {
       await model.moderate(player, type, reason);
       onClose();

@@ -66,6 +66,7 @@ function Login() {
     event.preventDefault();
     const given = new FormData(event.currentTarget as HTMLFormElement);
     setBusy(true);
+    setWrong(undefined);
     try {
       enter(await client.login(String(given.get("username")), String(given.get("password"))));
     } catch (error) {

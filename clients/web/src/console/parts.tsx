@@ -164,6 +164,7 @@ export function Confirm({ title, text, reason, until, danger, act, close }: Conf
     if (why) given.reason = why;
     if (hours > 0) given.until = Date.now() + Math.round(hours * 3_600_000);
     setBusy(true);
+    setWrong(undefined);
     try {
       await act(given);
       close(true);

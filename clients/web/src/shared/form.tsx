@@ -1,6 +1,8 @@
-/** Fields of forms, with a label, a hint and what is wrong with it. */
+/** Forms: their sending, and fields with a label, a hint and what is wrong with it. */
 import type { ComponentChildren, JSX } from "preact";
-import { useId } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
+
+import { fieldWords, words } from "./words.js";
 
 interface InputProps {
   name: string;
@@ -62,4 +64,45 @@ export function Problem({ children }: { children: ComponentChildren }) {
   return (
     <div role="alert">{children && <p class="notice bad">{children}</p>}</div>
   );
+}
+
+/** Sends a form whose fields have these `names`: whether that is under way, and what was wrong the last
+ * time, with each field and in general. The first wrong field gets the focus as soon as it is shown to be
+ * wrong. What was wrong is forgotten when the form is sent again: a message that stays the same is read to
+ * nobody. */
+export function useForm(names: readonly string[], send: (data: FormData) => Promise<void>) {
+  const form = useRef<HTMLFormElement | null>(null);
+  const [busy, setBusy] = useState(false);
+  const [error, setError] = useState<unknown>(undefined);
+  useLayoutEffect(() => {
+    if (error !== undefined) form.current?.querySelector<HTMLElement>("[aria-invalid]")?.focus();
+  }, [error]);
+
+  async function attempt(act: () => Promise<void>) {
+    setBusy(true);
+    setError(undefined);
+    try {
+      await act();
+    } catch (problem) {
+      setError(problem);
+      setBusy(false);
+    }
+  }
+
+  function submit(event: SubmitEvent) {
+    event.preventDefault();
+    const sent = (form.current = event.currentTarget as HTMLFormElement);
+    void attempt(() => send(new FormData(sent)));
+  }
+
+  const fields = fieldWords(error);
+  const shown = names.some((name) => name in fields);
+  return {
+    busy,
+    fields,
+    general: error === undefined || shown ? undefined : words(error),
+    submit,
+    attempt,
+    forget: () => setError(undefined),
+  };
 }

@@ -12,12 +12,18 @@ export function Notice() {
   useEffect(() => watch([]), []);
   const { answer, again } = useList(() => client.http.get("/api/server/notice", {}), "");
 
+  function forget() {
+    setWrong(undefined);
+    setDone(undefined);
+  }
+
   async function tell(event: SubmitEvent) {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;
     const given = new FormData(form);
     const minutes = Number(given.get("minutes") ?? 0);
     const level = String(given.get("level"));
+    forget();
     try {
       await client.http.post("/api/server/notice", {
         body: {
@@ -27,16 +33,15 @@ export function Notice() {
         },
       });
       setDone("Everyone was told.");
-      setWrong(undefined);
       form.reset();
     } catch (error) {
       setWrong(reasonOf(error));
-      setDone(undefined);
     }
     again();
   }
 
   async function withdraw() {
+    forget();
     try {
       await client.http.delete("/api/server/notice", {});
       setDone("It was taken back.");
