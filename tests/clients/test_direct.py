@@ -14,12 +14,13 @@ import anyio
 import pytest
 from reileta_client import Client, ReiletaError, Room, connect
 
+from tests.conftest import PATIENCE_S
 from tests.nats_server import free_port
 from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
 
-LIMIT_S = 25
+LIMIT_S = 4 * PATIENCE_S
 PASSWORD = "only an example"
 
 

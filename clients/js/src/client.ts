@@ -173,6 +173,9 @@ export class Client {
     const tell = (entry: QueueEntry, queued?: number) =>
       onQueue?.({ state: entry.state, position: entry.position, queued });
     const unlisten: (() => void)[] = [];
+    /** How much the socket has told. What it tells while an answer is on its way is newer than that. */
+    let told = 0;
+    let over = false;
     try {
       await new Promise<void>((resolve, reject) => {
         const aborted = () => reject(signal?.reason);
@@ -181,17 +184,23 @@ export class Client {
         const mine = (user: string) => user.startsWith(`${connection.user?.id}@`);
         const look = (entry: QueueEntry, queued?: number) => {
           if (entry.state === "admitted") resolve();
-          else tell(entry, queued);
+          else if (!over) tell(entry, queued);
+        };
+        const answered = (since: number, entry: QueueEntry, queued?: number) => {
+          if (told === since || entry.state === "admitted") look(entry, queued);
         };
         unlisten.push(
           connection.on("instance-candidate", ({ subgroup, data }) => {
             if (subgroup !== id || !mine(data.user)) return;
+            told++;
             if (data.entry) look(data.entry);
             else if (data.reason === "expired" || data.reason === "joined") resolve();
             else reject(new QueueEnded(data.reason));
           }),
           connection.on("instance-queue", ({ subgroup, data }) => {
-            if (subgroup === id && data.entry) look(data.entry, data.queued);
+            if (subgroup !== id || !data.entry) return;
+            told++;
+            look(data.entry, data.queued);
           }),
           connection.on("connection-closed", ({ reason }) => reject(new Disconnected(reason))),
           // The place is kept for a minute: asking again tells what happened meanwhile.
@@ -199,16 +208,18 @@ export class Client {
         );
         /** Whether there is a place in line. */
         const found = async () => {
+          const since = told;
           const { entry, queued } = await this.http.get("/api/instances/{ref}/queue", { path });
-          if (entry) look(entry, queued);
+          if (entry) answered(since, entry, queued);
           return Boolean(entry);
         };
         // A page that is loaded again has its place: the server is not asked for what it would refuse,
         // which a browser's console shows as an error.
         const ask = async () => {
           if (await found()) return;
+          const since = told;
           try {
-            look(await this.http.post("/api/instances/{ref}/candidate", { path }));
+            answered(since, await this.http.post("/api/instances/{ref}/candidate", { path }));
           } catch (error) {
             if (!(error instanceof Refused)) throw error;
             if (error.code === ErrorCode.AlreadyConnected) return resolve();
@@ -224,6 +235,7 @@ export class Client {
       }
       throw error;
     } finally {
+      over = true;
       for (const stop of unlisten) stop();
     }
   }

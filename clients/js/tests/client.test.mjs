@@ -124,17 +124,20 @@ test("whoever waits in line comes in when a seat is free", async () => {
   const [ann, ben, cleo] = [await user("Ann"), await user("Ben"), await user("Cleo")];
   const { id } = await instance(ann, { capacity: 1 });
   const inside = await ann.join(id);
-  const standings = [];
-  const onQueue = (standing) => standings.push(standing.position);
+  const places = { ben: [], cleo: [] };
   const ends = new AbortController();
-  const second = ben.join(id, { wait: true, onQueue });
-  await until(() => standings.includes(1));
-  const third = cleo.join(id, { wait: true, onQueue, signal: ends.signal });
-  await until(() => standings.includes(2));
+  const second = ben.join(id, { wait: true, onQueue: ({ position }) => places.ben.push(position) });
+  await until(() => places.ben.includes(1));
+  const third = cleo.join(id, {
+    wait: true,
+    onQueue: ({ position }) => places.cleo.push(position),
+    signal: ends.signal,
+  });
+  await until(() => places.cleo.includes(2));
   await inside.leave();
   const room = await second;
   assert.equal(room.me.displayname, "Ben");
-  await until(() => standings.at(-1) === 1);
+  await until(() => places.cleo.at(-1) === 1);
   ends.abort(new Error("enough"));
   await assert.rejects(third, { message: "enough" });
   const { queued } = await ann.http.get("/api/instances/{ref}/queue", { path: { ref: id } });
@@ -170,6 +173,42 @@ test("a page that is loaded again has its place in line, and is refused nothing"
   await inside.leave();
   assert.equal((await room).me.displayname, "Ben");
   assert.deepEqual(refused, []);
+});
+
+test("an answer that comes late does not undo what the socket has told", async () => {
+  const ann = await user("Ann");
+  const { id } = await instance(ann, { capacity: 1 });
+  const inside = await ann.join(id);
+  const store = new MemoryStore();
+  const before = await user("Ben", server.url, { store });
+  const places = [];
+  const waits = (page) => page.join(id, { wait: true, onQueue: ({ position }) => places.push(position) });
+  waits(before).catch(() => {});
+  await until(() => places.length > 0);
+  before.close();
+  places.length = 0;
+  let goOn;
+  const held = new Promise((resolve) => (goOn = resolve));
+  let asked = false;
+  const again = new Client(server.url, {
+    store,
+    fetch: async (...what) => {
+      const answer = await fetch(...what);
+      if (String(what[0]).endsWith("/queue")) {
+        asked = true;
+        await held;
+      }
+      return answer;
+    },
+  });
+  clients.push(again);
+  const room = waits(again);
+  await until(() => asked);
+  await inside.leave();
+  assert.equal((await room).me.displayname, "Ben");
+  goOn();
+  await again.http.get("/api/time", {}); // the answer was taken meanwhile
+  assert.deepEqual(places, []);
 });
 
 test("a cut connection comes back as the same player", async (t) => {
@@ -279,12 +318,14 @@ test("values are sent no faster than asked, and the newest arrives", async () =>
   const { id } = await instance(ann);
   const [first, second] = [await ann.join(id), await ben.join(id)];
   const seen = record(first, "value");
+  const begun = performance.now();
   for (let x = 0; x <= 300; x++) {
     second.set("pose", { x }, { perSecond: 20 });
     if (x % 10 === 0) await sleep(10);
   }
   await until(() => first.value(second.player, "pose")?.x === 300);
-  assert.ok(seen.length <= 20, `${seen.length} values came`);
+  const most = 2 + (20 * (performance.now() - begun)) / 1000; // a busy machine takes its time
+  assert.ok(seen.length <= most, `${seen.length} values came`);
 });
 
 test("a value that is too large closes the socket once, and is forgotten", async () => {
@@ -306,12 +347,12 @@ test("a kicked player is told why, and does not come back by itself", async () =
   const { id } = await instance(ann);
   const [first, second] = [await ann.join(id), await ben.join(id)];
   const ended = second.once("ended");
+  const left = record(first, "left");
   await first.moderate({ player: second.player }, "kick", { reason: "too loud" });
+  assert.equal(left.length, 1, "it is told before the answer");
   const { reason, note } = await ended;
   assert.deepEqual([reason, note], ["kicked", "too loud"]);
   assert.equal(second.inside, false);
-  const kicked = await first.once("left", AbortSignal.timeout(100)).catch(() => undefined);
-  assert.equal(kicked, undefined, "it was told before");
   assert.equal(first.players.size, 1);
 });
 
@@ -408,8 +449,7 @@ test("a resource is watched, and handed on in line", async () => {
     wait: true,
     onQueue: ({ position }) => places.push(position),
   });
-  await until(() => watched.current.holder !== null);
-  await sleep(200);
+  await until(() => watched.current.holder !== null && places.includes(1));
   await ann.session.release("document", id);
   await acquired;
   await ben.session.write("document", id, { data: { width: 91 } });

@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Client, Refused } from "../dist/index.js";
-import { COMMAND, freePort, Server, until } from "./server.mjs";
+import { COMMAND, freePort, HOST, Server, until } from "./server.mjs";
 
 const PASSWORD = "only an example";
 const clients = [];
@@ -14,7 +14,7 @@ let node;
 
 before(async () => {
   port = await freePort();
-  const options = ["--federation-allow", "127.0.0.0/8", "--federation-insecure", `127.0.0.1:${port}`];
+  const options = ["--federation-allow", "127.0.0.0/8", "--federation-insecure", `${HOST}:${port}`];
   server = await Server.start("--rate-limits", "off", ...options);
 });
 
@@ -38,14 +38,14 @@ async function eventually(holds) {
 function runNode(token) {
   const [program, ...first] = COMMAND;
   const gateway = server.url.replace("http", "ws");
-  const words = [...first, "ins", "--gateway", gateway, "--direct", `127.0.0.1:${port}`];
+  const words = [...first, "ins", "--gateway", gateway, "--direct", `${HOST}:${port}`];
   const env = { ...process.env, REILETA_NODE_TOKEN: token };
   return spawn(program, words, { env, stdio: "ignore" });
 }
 
 test("players speak over the node, and go on without it", async () => {
   const [ann, ben] = [await user("ann"), await user("ben")];
-  const direct = { address: `127.0.0.1:${port}`, secure: false };
+  const direct = { address: `${HOST}:${port}`, secure: false };
   const made = await ann.http.put("/api/nodes", { body: { title: "Attic", direct } });
   node = runNode(made.token);
   await eventually(async () => {

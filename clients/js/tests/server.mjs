@@ -11,20 +11,29 @@ import { setTimeout as sleep } from "node:timers/promises";
 export const COMMAND = JSON.parse(process.env.REILETA_COMMAND ?? '["reileta"]');
 const START_MS = 120_000;
 
-export async function freePort() {
-  const server = net.createServer().listen(0, "127.0.0.1");
+/** An address of this machine that only this process uses, where all of 127.0.0.0/8 is this machine: so
+ * nobody else takes a port between its choice and its use, or while a server starts again. */
+const OWN = `127.${64 + ((process.pid >> 16) & 63)}.${(process.pid >> 8) & 255}.${process.pid & 255}`;
+export const HOST = await listens(OWN).then(() => OWN, () => "127.0.0.1");
+
+async function listens(host) {
+  const server = net.createServer().listen(0, host);
   await once(server, "listening");
   const { port } = server.address();
   server.close();
+  await once(server, "close");
   return port;
 }
+
+/** A port of `HOST` that nobody uses. */
+export const freePort = () => listens(HOST);
 
 export class Server {
   static async start(...options) {
     const server = new Server();
     server.folder = await mkdtemp(path.join(tmpdir(), "reileta-js-"));
     server.port = await freePort();
-    server.url = `http://127.0.0.1:${server.port}`;
+    server.url = `http://${HOST}:${server.port}`;
     server.options = options;
     await server.run();
     return server;
@@ -33,7 +42,7 @@ export class Server {
   async run() {
     const data = path.join(this.folder, "data");
     const [program, ...before] = COMMAND;
-    const options = ["serve", "--data", data, "--port", String(this.port), ...this.options];
+    const options = ["serve", "--data", data, "--host", HOST, "--port", String(this.port), ...this.options];
     this.process = spawn(program, [...before, ...options], { stdio: ["ignore", "ignore", "pipe"] });
     let complaints = "";
     this.process.stderr.on("data", (chunk) => (complaints += chunk));
@@ -82,7 +91,7 @@ export class Proxy {
   }
 
   connect(client, port) {
-    const server = net.connect(port, "127.0.0.1");
+    const server = net.connect(port, HOST);
     const pair = { client, server };
     this.pairs.add(pair);
     client.pipe(server);

@@ -157,22 +157,30 @@ class Client:
         path = f"/api/instances/{id_}/candidate"
         done = anyio.Event()
         ended: list[Exception] = []
+        told = 0
+        """How much the socket has told. What it tells while an answer is on its way is newer."""
 
         def look(entry: dict[str, Any], queued: int | None = None) -> None:
             if entry["state"] == "admitted":
                 done.set()
-            elif on_queue is not None:
+            elif on_queue is not None and not done.is_set():
                 on_queue(Standing(entry["state"], entry.get("position"), queued))
+
+        def answered(since: int, entry: dict[str, Any]) -> None:
+            if told == since or entry["state"] == "admitted":
+                look(entry)
 
         def end(error: Exception) -> None:
             ended.append(error)
             done.set()
 
         def changed(message: dict[str, Any]) -> None:
+            nonlocal told
             data, user = message["data"], connection.user
             mine = user is not None and data["user"].startswith(f"{user['id']}@")
             if message["subgroup"] != id_ or not mine:
                 return
+            told += 1
             if data["entry"] is not None:
                 look(data["entry"])
             elif data["reason"] in ("expired", "joined"):
@@ -181,23 +189,27 @@ class Client:
                 end(QueueEnded(data["reason"]))
 
         def moved(message: dict[str, Any]) -> None:
+            nonlocal told
             data = message["data"]
             if message["subgroup"] == id_ and data.get("entry") is not None:
+                told += 1
                 look(data["entry"], data.get("queued"))
 
         async def ask(_: bool = True) -> None:
             """After a new connection, too: the place may be gone."""
+            since = told
             try:
-                look(await self.http.post(path))
+                answered(since, await self.http.post(path))
             except Refused as refused:
                 if refused.code == ErrorCode.ALREADY_CONNECTED:
                     done.set()
                 elif refused.code == ErrorCode.ALREADY_CANDIDATE:
+                    since = told
                     entry = (await self.http.get(f"/api/instances/{id_}/queue")).get("entry")
                     if entry is None:
                         done.set()
                     else:
-                        look(entry)
+                        answered(since, entry)
                 else:
                     end(refused)
 
