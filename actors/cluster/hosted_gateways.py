@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Final
 
@@ -22,6 +23,7 @@ from actors.delivery.sink import Sink
 from actors.directory import Directory
 from actors.hub.messages import RefreshObserver
 from actors.instance.messages import InstanceMessage
+from actors.instance.missed import UNDERWAY_S
 from actors.instance.recovery import Member
 from actors.membership import SocketLost
 from actors.runtime.mailbox import Ref
@@ -213,12 +215,11 @@ class HostedGateways(HostedPublisher):
             case wire.Lost():
                 sink = gateway.sinks.pop(item.connection, None)
                 if sink is not None:
-                    now, age = trio.current_time(), item.vanished_s
                     under_way = item.heard is not None and item.heard < self._framed
                     sink.ended(
                         lost_frames=item.lost_frames or under_way,
                         left=item.left,
-                        vanished_at=None if age is None else now - age,
+                        vanished_at=self._vanished_at(item),
                         barred=item.barred,
                     )
                     self._lose_socket(sink)
@@ -228,6 +229,14 @@ class HostedGateways(HostedPublisher):
                 message = wire.signal_of(item)
                 if message is not None:
                     self.ref.signal(message)  # type: ignore[arg-type]  # one of `SIGNALS`
+
+    def _vanished_at(self, lost: wire.Lost) -> float | None:
+        """As `Sink.vanished_at`, by the clock of this node."""
+        if lost.read is not None:
+            vanished_at = self._reached.time_of(lost.read) + UNDERWAY_S
+            return math.nextafter(vanished_at, math.inf)  # the sum may have been rounded down
+        age = lost.vanished_s  # from an older node
+        return None if age is None else trio.current_time() - age
 
     def _say(self, gateway: Gateway, item: wire.Data) -> None:
         sink = gateway.sinks.get(item.connection)

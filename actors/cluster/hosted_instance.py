@@ -90,6 +90,8 @@ class HostedInstance(HostedGateways):
 
     def begun(self, ref: Ref[InstanceMessage]) -> None:
         """As `RemoteReceivers.begun`."""
+        if self.ref is None:  # in a later incarnation of the actor, frames may wait
+            self._reached.note(self.last, trio.current_time())
         self.ref = ref
         self._begun(self)
 

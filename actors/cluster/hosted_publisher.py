@@ -28,7 +28,7 @@ from reileta.cluster.calls import Calls, NodeUnreachable, pack
 from reileta.errors import ReiletaError
 from reileta.observability import log_events
 from reileta.protocol.close_codes import CloseCode
-from reileta.rules.cluster.stream import Outgoing
+from reileta.rules.cluster.stream import Outgoing, Reached
 
 PING_S: Final = 1.5
 """Seconds for a gateway to say whether a client is there."""
@@ -65,6 +65,7 @@ class HostedPublisher:
         self._calls = calls
         self._spawn = spawn
         self._outgoing = Outgoing()
+        self._reached = Reached()
         self._receivers: dict[RemoteSink, None] = {}
         """Those that the gateways know of."""
         self._changes: tuple[int, int] | None = None
@@ -233,6 +234,7 @@ class HostedPublisher:
                 continue
             self.publishes += 1
             self.published_bytes += len(chunk)
+        self._reached.note(self.last, now)
 
     def parcel(self) -> int:
         """The number of the next parcel."""

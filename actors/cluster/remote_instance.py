@@ -20,10 +20,11 @@ from actors.cluster import wire
 from actors.cluster.orders import repeated
 from actors.cluster.remote_link import AGAIN_S, CALL_S, SessionSeat
 from actors.cluster.remote_place import COMPLETE_LOOK_S, REQUEST_S, Moved, RemotePlace
-from actors.cluster.remote_sockets import RemoteSeat
+from actors.cluster.remote_sockets import Connection, RemoteSeat
 from actors.delivery.sink import Sink
 from actors.instance.frames import left_answer, moderated_answer
 from actors.instance.messages import InstanceMessage, Moderate, SendData
+from actors.instance.missed import UNDERWAY_S
 from actors.instance.recovery import Member
 from actors.membership import (
     AddMember,
@@ -113,6 +114,7 @@ class RemoteInstance(RemotePlace):
             return
         vanished = sink.vanished_at
         age = None if vanished is None else max(0.0, trio.current_time() - vanished)
+        read = None if vanished is None else self._read_by(connection, vanished)
         self._put(
             wire.Lost(
                 connection.number,
@@ -122,9 +124,17 @@ class RemoteInstance(RemotePlace):
                 age,
                 None if self._incoming.next is None else self._incoming.last,
                 sink.barred,
+                read,
             )
         )
         self._sockets.forget(connection)
+
+    def _read_by(self, connection: Connection, heard_at: float) -> int:
+        """The last of the host's messages that the client of a socket has surely read, which was
+        last heard of then; -1: none is known."""
+        surely_at = heard_at - UNDERWAY_S
+        held = connection.held or connection.held_since > surely_at
+        return -1 if held else self._reached.number_at(surely_at)
 
     def observers(self, sinks: Iterable[Sink]) -> None:
         """These sockets of admins are to get all data."""

@@ -36,7 +36,7 @@ from reileta.observability import log_events
 from reileta.protocol import commands
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.frames import failure
-from reileta.rules.cluster.stream import KEPT_BYTES, Incoming, Outgoing
+from reileta.rules.cluster.stream import KEPT_BYTES, Incoming, Outgoing, Reached
 from reileta.rules.identity import Visitor
 from reileta.rules.instance.seats import Player
 
@@ -135,6 +135,7 @@ class RemoteLink(ABC):
         self.gateway = self._member.node
         self.series = self._numbers()
         self._incoming = Incoming()
+        self._reached = Reached()
         self._outgoing = Outgoing(kept_bytes=2**62, kept_s=2**62)  # until it is confirmed
         self._joiner = wire.Joiner()
         self._box: list[wire.Item] = [*self._carried]  # what the last host may not have heard
@@ -195,7 +196,7 @@ class RemoteLink(ABC):
         self._box = []
         # A new link tells by itself who observes. No socket has heard anything of the next host.
         self._carried = [
-            msgspec.structs.replace(item, heard=0) if isinstance(item, wire.Lost) else item
+            _unheard(item) if isinstance(item, wire.Lost) else item
             for item in carried
             if not isinstance(item, wire.Observe)
         ]
@@ -290,6 +291,8 @@ class RemoteLink(ABC):
                 _log.warning(log_events.CALL_MALFORMED, subject="fan")
                 continue
             self._apply(fan)
+        if ready:
+            self._reached.note(self._incoming.last, trio.current_time())
 
     def _apply(self, fan: wire.Fan) -> None:
         """Writes the frames of one drain to the sockets."""
@@ -428,6 +431,11 @@ async def unless_ended() -> None:
     """Ends a task of a link that has ended in the same turn of the loop in which the task was
     woken. Without this, it would go on with the state of the next link."""
     await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def _unheard(lost: wire.Lost) -> wire.Lost:
+    """For the next host, of which no socket has heard anything."""
+    return msgspec.structs.replace(lost, heard=0, read=None if lost.read is None else -1)
 
 
 def _items_of(whole: bytes) -> list[wire.Item]:

@@ -361,6 +361,7 @@ class RemotePlace(RemoteLink):
             welcomed = [one for one in self._sockets.by_number.values() if one.welcomed]
             self._follow(place)
             self._incoming = Incoming(1)
+            self._reached.note(0, trio.current_time())
             if complete:
                 for connection in welcomed:
                     connection.welcomed = True

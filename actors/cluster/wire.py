@@ -176,9 +176,11 @@ class Data(msgspec.Struct, array_like=True, tag=1):
 
 
 class Lost(msgspec.Struct, array_like=True, tag=2):
-    """A socket of a session has closed; see `Sink`. `vanished_s`: how long ago it vanished.
+    """A socket of a session has closed; see `Sink`. `vanished_s`: how long ago it vanished, for
+    hosts of older versions, which ignore how long this message is under way.
 
-    `heard`: the last of the host's messages that was written to it.
+    `heard`: the last of the host's messages that was written to it. `read`: the last one that its
+    client has surely read, if the socket vanished; None: it did not, or the gateway is older.
     """
 
     connection: int
@@ -188,6 +190,7 @@ class Lost(msgspec.Struct, array_like=True, tag=2):
     vanished_s: float | None = None
     heard: int | None = None
     barred: bool = False
+    read: int | None = None
 
 
 class Signal(msgspec.Struct, array_like=True, tag=3):

@@ -6,11 +6,15 @@ message or, when none follows, by the last number, which the sender repeats whil
 asks for what is missing; what the sender no longer has is lost, and the receiver begins anew
 behind it.
 
-Both are values that change; they know no bus and no clock.
+`Reached` remembers when a stream had come to which number. So one side can say up to which message
+something holds, and the other one knows when that was, by its own clock: no time goes over the bus.
+
+All are values that change; they know no bus and no clock.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Final
 
@@ -20,6 +24,38 @@ KEPT_S: Final = 3.0
 """For how long it keeps a message."""
 HELD_BYTES: Final = 16 * 1024 * 1024
 """How much a receiver holds that came before its turn. It asks for the rest again."""
+
+MARK_S: Final = 0.5
+"""Two marks of `Reached` are as far apart, at least on average."""
+MARKS: Final = 128
+
+
+class Reached:
+    """When a stream had come to which number, by a clock that does not jump.
+
+    Overflow policy: the newest number is exact; of older ones, one each `MARK_S` is kept, and of
+    those the newest `MARKS`. Answers are too low rather than too high.
+    """
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
+
+    def note(self, number: int, now: float) -> None:
+        """The stream has come to that number."""
+        marks = self._marks
+        if len(marks) > 1 and now - marks[-2][0] < MARK_S:
+            marks[-1] = (now, number)
+        else:
+            marks.append((now, number))
+
+    def number_at(self, at: float) -> int:
+        """A number that it had reached then; -1: that is not known."""
+        return next((number for when, number in reversed(self._marks) if when <= at), -1)
+
+    def time_of(self, number: int) -> float:
+        """A time at which it had not gone beyond that number; minus infinity: that is not known."""
+        known = (when for when, reached in reversed(self._marks) if reached <= number)
+        return next(known, -math.inf)
 
 
 class Outgoing:

@@ -448,6 +448,69 @@ async def test_frames_on_their_way_to_a_socket_that_closes_are_a_gap(
     assert gap_of(again) is under_way
 
 
+@pytest.mark.parametrize("late_s", [0.0, 2.0], ids=["at once", "late"])
+@pytest.mark.parametrize("read_s", [-0.5, 0.5, 1.5])
+@pytest.mark.parametrize("told", ["to the client", "of its end"])
+async def test_what_a_client_that_vanished_may_not_have_read_is_a_gap(
+    cluster: Cluster, late_s: float, read_s: float, told: str, autojump_clock: MockClock
+) -> None:
+    """Whichever message was late: the one to the client, or the one that it has vanished."""
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["b"].harness.joined(2)
+    player = two.sink.seats[ROOM].player
+    await trio.sleep(5)
+
+    async def late() -> None:
+        await trio.sleep(late_s)
+        cluster.nats.release()
+        await trio.sleep(0.1)
+
+    if told == "to the client":
+        cluster.nats.hold()
+    one.say(b'"meanwhile"')
+    if told == "to the client":
+        await late()
+    await trio.sleep(0.1)
+    two.sink.vanished_at = trio.current_time() + read_s - 0.1
+    await trio.sleep(3)
+    if told == "of its end":
+        cluster.nats.hold()
+    two.lose()
+    if told == "of its end":
+        await late()
+    await trio.sleep(0.1)
+    again = await cluster["c"].harness.connect(2)
+    assert await again.join() == player
+    await trio.sleep(0.1)
+    assert gap_of(again) is (read_s < 1)
+
+
+@pytest.mark.parametrize("spoke", [True, False])
+async def test_a_client_that_vanished_long_after_its_instance_moved_has_no_gap(
+    cluster: Cluster, spoke: bool, autojump_clock: MockClock
+) -> None:
+    """The stream of the new host begins anew."""
+    one = await cluster["a"].harness.joined(1)
+    two = await cluster["c"].harness.joined(2)
+    player = two.sink.seats[ROOM].player
+    one.say(b'"before"')
+    await trio.sleep(0.1)
+    await cluster["a"].handover.run()
+    await trio.sleep(5)
+    assert cluster.places[ROOM][0] == "b"
+    two.sink.vanished_at = trio.current_time()
+    await trio.sleep(2)
+    if spoke:
+        one.say(b'"after"')
+        await trio.sleep(0.1)
+    two.lose()
+    await trio.sleep(0.1)
+    again = await cluster["b"].harness.connect(2)
+    assert await again.join() == player
+    await trio.sleep(0.1)
+    assert gap_of(again) is spoke
+
+
 async def test_what_a_dead_gateway_was_sent_before_its_death_is_known_is_a_gap(
     cluster: Cluster,
     autojump_clock: MockClock,

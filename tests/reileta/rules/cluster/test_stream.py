@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from reileta.rules.cluster.stream import Incoming, Outgoing
+from reileta.rules.cluster.stream import MARK_S, MARKS, Incoming, Outgoing, Reached
 
 
 def data(number: int) -> bytes:
@@ -210,3 +210,28 @@ class Streams(RuleBasedStateMachine):
 
 def test_losses_anywhere_end_with_every_message_once_in_order_or_a_known_loss() -> None:
     run_state_machine_as_test(Streams, settings=settings(deadline=None))
+
+
+@given(st.lists(st.floats(0, 2 * MARK_S), min_size=1, max_size=400), st.floats(-1, 300))
+def test_what_is_known_of_a_streams_past_is_never_too_high(steps: list[float], at: float) -> None:
+    reached, now, history = Reached(), 0.0, list[tuple[float, int]]()
+    for number, step in enumerate(steps):
+        now += step
+        reached.note(number, now)
+        history.append((now, number))
+    true = max((number for when, number in history if when <= at), default=-1)
+    assert reached.number_at(at) <= true
+    for when, number in history:
+        assert reached.time_of(number) <= when
+    assert reached.number_at(now) == len(steps) - 1
+    assert reached.time_of(len(steps) - 1) == now
+
+
+def test_the_past_of_a_busy_stream_is_kept_for_a_minute_to_half_a_second() -> None:
+    reached = Reached()
+    for number in range(20_000):
+        reached.note(number, number / 100)
+    assert reached.number_at(200 - MARKS * MARK_S * 1.1) == -1
+    for at in (199.5, 190.0, 150.0, 140.0):
+        assert at * 100 - 100 * MARK_S - 1 <= reached.number_at(at) <= at * 100
+        assert at - MARK_S - 0.01 <= reached.time_of(int(at * 100)) <= at
