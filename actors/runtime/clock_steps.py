@@ -1,4 +1,4 @@
-"""Notices that the system's clock was set, or that the machine slept.
+"""Notices that the database's clock was set, or that the machine slept.
 
 Timers run on the event loop's clock, which knows of neither. So after a step, every `Deadline`
 fires at once; its owner looks at the time and sets it again. An owner whose deadlines are waits of

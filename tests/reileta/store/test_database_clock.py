@@ -50,7 +50,7 @@ def over(system: ManualClock, database: FakeDatabase | None = None) -> DatabaseC
         return system.now_ms() * 1_000_000
 
     time = database_time if database is None else database.time
-    return DatabaseClock(time, wall_ns=now_ns, steady_ns=now_ns)
+    return DatabaseClock(time, wall_ns=now_ns, steady_ns=now_ns, booted_ns=now_ns)
 
 
 async def test_it_has_the_databases_time() -> None:
@@ -78,6 +78,30 @@ async def test_a_slow_answer_changes_nothing(ask_ms: int, answer_ms: int) -> Non
     database.ahead_ms = DAY_MS
     await clock.follow(NOWHERE)
     assert abs(clock.now_ms() - system.now_ms() - DAY_MS) <= ask_ms + answer_ms + 1
+
+
+@pytest.mark.parametrize("step_ms", [DAY_MS, -DAY_MS])
+@pytest.mark.parametrize("followed", [True, False])
+async def test_a_step_of_the_systems_clock_changes_nothing(step_ms: int, followed: bool) -> None:
+    real, system = ManualClock(), ManualClock()
+    database = FakeDatabase(real)
+    clock = DatabaseClock(
+        database.time,
+        wall_ns=lambda: system.now_ms() * 1_000_000,
+        booted_ns=lambda: real.now_ms() * 1_000_000,
+    )
+    if followed:
+        await clock.follow(NOWHERE)
+    before = clock.now_ms()
+    system.advance(step_ms)
+    assert clock.now_ms() == before
+    real.advance(4_000)  # also by sleeping
+    assert clock.now_ms() == before + 4_000
+    if followed:
+        with capture_logs() as logs:
+            await clock.follow(NOWHERE)
+        assert clock.now_ms() == before + 4_000
+        assert [line["event"] for line in logs] == ["clock.corrected"]
 
 
 async def test_without_the_database_it_goes_on() -> None:
