@@ -41,6 +41,22 @@ async def test_silence_is_asked_about_and_then_cut(
     assert isinstance(one.node.actor.told[-1], Detach)
 
 
+async def test_what_came_while_the_process_could_not_run_is_read_first(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    settings = Settings(keepalive_interval_s=20, keepalive_timeout_s=10)
+    one = Watched(nursery, FakeNode(settings), principal())
+    for late in (False, True):
+        await trio.sleep(20 + 2 * WATCH_S)
+        assert one.wire.pings == 1 + late
+        autojump_clock.jump(60)
+        await wait_all_tasks_blocked()
+        if not late:
+            await one.wire.inbox.send([])
+        await trio.sleep(2 * WATCH_S)
+        assert one.wire.finishes == late
+
+
 async def test_whoever_says_anything_is_there(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -80,6 +80,21 @@ async def test_one_that_says_nothing_does_not_answer(
         assert trio.current_time() - began < 3 * ANSWER_S
 
 
+async def test_an_answer_that_came_while_the_process_could_not_run_counts(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    async with open_pair(nursery, on_stream) as pair:
+        one = await asked(nursery, pair.wire.answers)
+        (ping,) = await pair.frames(1)
+        await pair.say(pair.masked(Opcode.PONG, bytes(ping.data)))
+        autojump_clock.jump(3 * ANSWER_S)
+        for _ in range(9):  # who waits for the answer runs before it is read
+            await trio.lowlevel.checkpoint()
+        await received(pair)
+        await wait_all_tasks_blocked()
+        assert one == [True]
+
+
 async def test_one_that_sends_something_else_responds_and_does_not_answer(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
