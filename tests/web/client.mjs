@@ -185,6 +185,40 @@ const scenes = {
     await cem.context().close();
   },
 
+  async "a list that comes late undoes nothing that was told meanwhile"() {
+    let goOn;
+    const held = new Promise((resolve) => (goOn = resolve));
+    const asked = new Promise((resolve) =>
+      bob.route(/\/api\/instances\?/, async (route) => {
+        const response = await route.fetch();
+        resolve();
+        await held;
+        await route.fulfill({ response });
+      }));
+    let subscribed = 0;
+    const told = new Promise((resolve) =>
+      bob.on("websocket", (socket) => socket.on("framereceived", ({ payload }) => {
+        const { command, data } = JSON.parse(payload);
+        if (command === "subscribe") subscribed += 1;
+        if (command === "update-instance" && data.title === "The attic") resolve();
+      })));
+    await bob.reload();
+    await asked;
+    await untilOther(async () => subscribed >= 2, false);
+    await ann.evaluate(async () => {
+      const { token } = JSON.parse(Object.values(localStorage)[0]);
+      const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+      const { data } = await (await fetch("/api/worlds", { headers })).json();
+      const body = JSON.stringify({ world: data.items[0].id, title: "The attic" });
+      await fetch("/api/instances", { method: "PUT", headers, body });
+    });
+    await told;
+    goOn();
+    await bob.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
+    equal(await bob.getByRole("heading", { name: "The attic" }).count(), 1, "the new instances");
+    await bob.unrouteAll({ behavior: "wait" });
+  },
+
   async "after a restart of the server both are back"() {
     await bob.goto(link);
     await Promise.all([inside(ann, 2, 2), inside(bob, 2, 2)]);
@@ -253,6 +287,7 @@ const scenes = {
     await dot.getByRole("heading", { name: "Worlds", exact: true }).waitFor();
     await to("Make a world");
     await keyboard.press("Enter");
+    equal(await dot.evaluate(() => document.activeElement.name), "title", "the focus in the dialog");
     await to("Make it and go in");
     await keyboard.press("Enter");
     await inside(dot, 1, 16);

@@ -17,21 +17,40 @@ export const lists = signal<{ ready: boolean; problem: string | undefined }>({ r
 const AGAIN_MS = 15_000;
 const LIMIT = 100;
 
+/** What events have told while lists were on their way, which may be older. */
+interface News {
+  readonly worlds: Map<string, World>;
+  readonly instances: Map<string, Instance>;
+}
+
+const underWay = new Set<News>();
+let begun = 0;
+let taken = 0;
+
 export async function load(): Promise<void> {
+  const number = ++begun;
+  const news: News = { worlds: new Map(), instances: new Map() };
+  underWay.add(news);
   try {
     const query = { limit: LIMIT };
     const [someWorlds, someInstances] = await Promise.all([
       client.http.get("/api/worlds", { query }),
       client.http.get("/api/instances", { query }),
     ]);
-    worlds.value = new Map(someWorlds.items.map((one) => [one.id, one as World]));
+    if (number < taken) return; // a list that was asked for later came before
+    taken = number;
+    const older = someWorlds.items.filter((one) => !news.worlds.has(one.id));
+    worlds.value = new Map([...news.worlds, ...older.map((one): [string, World] => [one.id, one as World])]);
     const now = new Map(someInstances.items.map((one) => [one.id, one as Instance]));
+    for (const [id, one] of news.instances) now.set(id, one);
     const missing = new Set([...now.values()].map(worldOf).filter((id) => !worlds.value.has(id)));
     instances.value = now;
     lists.value = { ready: true, problem: undefined };
     for (const id of [...missing].slice(0, 20)) void learn(id);
   } catch (error) {
-    lists.value = { ready: lists.value.ready, problem: words(error) };
+    if (number > taken) lists.value = { ready: lists.value.ready, problem: words(error) };
+  } finally {
+    underWay.delete(news);
   }
 }
 
@@ -40,9 +59,11 @@ export function follow(): () => void {
   const connection = connect();
   const stops = [
     connection.on("update-world", ({ data }) => {
+      for (const { worlds } of underWay) worlds.set(data.id, data as World);
       worlds.value = new Map([[data.id, data as World], ...without(worlds.value, data.id)]);
     }),
     connection.on("update-instance", ({ data }) => {
+      for (const { instances } of underWay) instances.set(data.id, data as Instance);
       instances.value = new Map([...instances.value, [data.id, data as Instance]]);
     }),
     connection.on("connection-open", ({ again }) => again && void load()),

@@ -267,15 +267,18 @@ export class RoomModel {
       this.#stops.push(
         connection.on("update-instance", ({ subgroup, data }) => {
           if (subgroup !== id) return;
+          this.#told++;
           this.instance.value = data as Instance;
           this.#follow();
         }),
       );
       connection.subscribe("update-instance", id).catch(() => {}); // inside, some come anyway
     }
+    const told = this.#told;
     client.http
       .get("/api/instances/{ref}", { path: { ref: id } })
       .then((instance) => {
+        if (this.#told !== told) return; // what came meanwhile is newer
         this.instance.value = instance as Instance;
         this.#follow();
       })
@@ -283,6 +286,8 @@ export class RoomModel {
   }
 
   #watching: unknown;
+  /** How many events have told of the instance. */
+  #told = 0;
 
   /** Takes the look that the master has set. A new master keeps the look that the room has, so that
    * it outlives the one who set it. */

@@ -25,9 +25,13 @@ export const refusal = signal<string | undefined>();
 const KEPT = 180;
 let topics: Topic[] = [];
 let followed: Connection | undefined;
+/** The instance of the last page about one, and how it was asked for. Its figures may still be on their way. */
+let left: { id: string; by: string | undefined } | undefined;
 
 /** Shows these topics from now on. */
 export function watch(wanted: Topic[]): void {
+  const { instance } = shown.value;
+  if (instance) left = { id: instance.instance.id, by: instanceOf(topics) };
   topics = wanted;
   const { node } = wanted.find((one) => one.topic === "figures") ?? {};
   if (node !== undefined && node !== null && node !== history.value.node) {
@@ -38,6 +42,10 @@ export function watch(wanted: Topic[]): void {
     Object.entries(shown.value).filter(([name]) => names.has(name) && name !== "instance"),
   );
   void ask();
+}
+
+function instanceOf(wanted: Topic[]): string | undefined {
+  return wanted.find((one) => one.topic === "instance")?.instance ?? undefined;
 }
 
 /** Follows the connection, which comes back by itself. */
@@ -71,6 +79,8 @@ async function ask(): Promise<void> {
 
 function take(data: Figures): void {
   const { figures, ...rest } = data;
+  const wanted = instanceOf(topics);
+  if (left && rest.instance?.instance.id === left.id && wanted !== left.id && wanted !== left.by) delete rest.instance;
   const { missing: _, ...before } = shown.value;
   shown.value = { ...before, ...rest };
   if (figures === undefined) return;

@@ -1,6 +1,6 @@
 /** What several pages are made of: charts, tables, forms that act. */
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 
 import { clock } from "./format.js";
 import { reasonOf } from "./live.js";
@@ -153,7 +153,7 @@ export function Confirm({ title, text, reason, until, danger, act, close }: Conf
   const [wrong, setWrong] = useState<string | undefined>();
   const [busy, setBusy] = useState(false);
   const id = useId();
-  useEffect(() => dialog.current?.showModal(), []);
+  useLayoutEffect(() => dialog.current?.showModal(), []); // a key that follows goes to the dialog
 
   async function submit(event: SubmitEvent) {
     event.preventDefault();
