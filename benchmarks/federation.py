@@ -201,11 +201,13 @@ def reads(a: Api, b: Api, count: int) -> dict[str, Latency | None]:
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that nobody else is given: it stays bound."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a server can listen there
+    sock.bind((host, 0))
+    port: int = sock.getsockname()[1]
+    sock.detach()
+    return port
 
 
 @contextmanager

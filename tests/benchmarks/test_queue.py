@@ -14,6 +14,7 @@ from benchmarks.dialects import JOIN_STATE
 from benchmarks.errors import BenchmarkError
 from benchmarks.queue import Candidate, Turnover
 from reileta.protocol.frames import text_frame
+from tests.conftest import PATIENCE_S
 
 HERE = "i_1b4e28ba-2fa1-4d2b-883f-0016d3cca427"
 
@@ -75,7 +76,7 @@ def test_a_line_of_two_for_one_seat(ends: CandidateConnections) -> None:
     server = threading.Thread(target=serve)
     server.start()
     turnover.run(2, 1000, lambda _: None)
-    server.join(5)
+    server.join(PATIENCE_S)
     turnover.close()
     assert turnover.admissions == [1, 2]
     assert len(turnover.waited_ns) == 2

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.clients.generators import NODE, node_modules, python_packages
+from tests.conftest import PATIENCE_S
 from tests.server_process import serving
 from tests.test_house import ROOT
 
@@ -33,7 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(tmp_path_factory.mktemp("server") / "data") as (url, process):
         yield url
         process.terminate()
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=PATIENCE_S) == 0
 
 
 def section(title: str) -> str:
@@ -95,7 +96,8 @@ def test_a_python_client_does_a_round_trip(server: str, tmp_path: Path) -> None:
     assert "arning" not in complaints, complaints
     package = tmp_path / "reileta-client"
     models = {path.stem for path in (package / "reileta_client" / "models").glob("*.py")}
-    schemas = httpx.get(f"{server}/openapi.json").json()["components"]["schemas"]
+    document = httpx.get(f"{server}/openapi.json", timeout=PATIENCE_S).json()
+    schemas = document["components"]["schemas"]
     named = {re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower() for name in schemas}
     mappings = {"figures_series"}  # they have no name of their own
     assert models - {"__init__"} - mappings <= named, "the generator had to make up names"
@@ -123,7 +125,7 @@ def test_a_typescript_client_does_a_round_trip(server: str, tmp_path: Path) -> N
 
 
 def test_the_parser_of_asyncapi_has_no_complaints(server: str) -> None:
-    document = httpx.get(f"{server}/asyncapi.json").text
+    document = httpx.get(f"{server}/asyncapi.json", timeout=PATIENCE_S).text
     done = subprocess.run(
         [str(NODE), str(Path(__file__).with_name("parse.mjs")), str(node_modules())],
         input=document,

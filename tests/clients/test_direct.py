@@ -15,7 +15,7 @@ import pytest
 from reileta_client import Client, ReiletaError, Room, connect
 
 from tests.conftest import PATIENCE_S
-from tests.nats_server import free_port
+from tests.ports import free_port
 from tests.server_process import serving
 
 pytestmark = pytest.mark.slow

@@ -287,7 +287,7 @@ def test_a_slow_reader_gets_the_newest_values_and_comes_back(run: Any, server: s
             lost: list[Any] = []
             ben.connection.on("connection-lost", lost.append)
             figures = await stack.enter_async_context(
-                httpx.AsyncClient(base_url=server, verify=False)
+                httpx.AsyncClient(base_url=server, verify=False, timeout=PATIENCE_S)
             )
             before = await closed_for_slowness(figures)
             for number in range(400):

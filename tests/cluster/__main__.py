@@ -21,7 +21,8 @@ import trio
 
 from reileta.observability import log_events
 from reileta.store.embedded.cluster import Cluster
-from tests.nats_server import free_port, nats_server
+from tests.nats_server import nats_server
+from tests.ports import free_port
 
 NODES: Final = ("one", "two", "three")
 ROLES: Final = ("eta", "ins", "reil")

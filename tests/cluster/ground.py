@@ -36,7 +36,8 @@ from tests.cluster.gate import Gate, listen_on, tcp, unix
 from tests.cluster.spaces import NET, Cable, Spaces, network_of, within
 from tests.conftest import PATIENCE_S
 from tests.forked import ForkedProcess, run, start
-from tests.nats_server import NatsServer, free_port
+from tests.nats_server import NatsServer
+from tests.ports import free_port
 
 Json = dict[str, Any]
 

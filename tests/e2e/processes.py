@@ -22,6 +22,10 @@ from tests.forked import ForkedProcess, run, start
 
 Json = dict[str, Any]
 
+START_S = 10 * PATIENCE_S
+"""How long a start may take: it needs seconds of CPU, which can take minutes while other tests have
+the processors. `ServerProcess.until_ready` notices one that hangs sooner."""
+
 
 @dataclass(frozen=True)
 class Bot:
@@ -101,7 +105,7 @@ class ServerProcess:
         """A client of its HTTP API."""
         return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_S, verify=False)
 
-    async def ended(self, within_s: float = 10) -> int:
+    async def ended(self, within_s: float = PATIENCE_S) -> int:
         """Waits for its end; the exit status."""
         with trio.fail_after(within_s):
             return await self.process.wait()
@@ -184,9 +188,9 @@ async def new_instance(served: ServerProcess, owner: Bot) -> str:
         return id_
 
 
-async def eventually(ask: Callable[[], Any]) -> Any:
+async def eventually(ask: Callable[[], Any], within_s: float = PATIENCE_S) -> Any:
     """Asks over and over until the answer is true, and returns it."""
-    with trio.fail_after(PATIENCE_S):
+    with trio.fail_after(within_s):
         while not (answer := await ask()):
             await trio.sleep(0.02)
         return answer

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tests.nats_server import free_port, nats_server_program
+from tests.nats_server import nats_server_program
+from tests.ports import free_port
 
 SPLIT: Final = os.environ.get("REILETA_TEST_ROLES", "") == "split"
 SECRET: Final = "a secret that gateway and registry share"

@@ -19,6 +19,7 @@ from reileta.settings import Settings
 from reileta.store import open_store
 from reileta.store.database_clock import DatabaseClock
 from tests import logs
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player, connected, until
 from tests.e2e.processes import eventually, serving
 from tests.e2e.servers import Account, ServerHarness, running
@@ -32,7 +33,7 @@ def header(account: Account) -> dict[str, str]:
 
 
 def client_of(harness: ServerHarness) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}", timeout=30)
+    return httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}", timeout=PATIENCE_S)
 
 
 async def command(harness: ServerHarness, *words: str) -> int:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,11 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-import trio
 from trio_websocket import open_websocket_url
 
 from reileta.observability.activity_log import SOURCE
 from tests.conftest import PATIENCE_S
+from tests.e2e.processes import ServerProcess, serving
 
 pytestmark = pytest.mark.slow
 
@@ -26,44 +24,26 @@ PASSWORD = "correct horse battery staple"
 class LoggedServer:
     """A server, and its log so far."""
 
-    def __init__(self, url: str, file: Path) -> None:
-        self.url = url
-        self._file = file
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self._file.read_text().splitlines()]
-        return [one for one in lines if one["event"] == name]
+    def __init__(self, process: ServerProcess) -> None:
+        self.url = process.url
+        self.events = process.events
+        self._process = process
 
     async def eventually(self, name: str, count: int = 1) -> list[dict[str, Any]]:
         """The events of that name, once there are so many."""
-        with trio.fail_after(PATIENCE_S):
-            while len(found := self.events(name)) < count:
-                await trio.sleep(0.02)
-        return found
+        await self._process.until_logged(name, count)
+        return self.events(name)
 
     @property
     def text(self) -> str:
-        return self._file.read_text()
+        return "\n".join(self._process.log)
 
 
 @asynccontextmanager
 async def logging(database_url: str, folder: Path, *options: str) -> AsyncIterator[LoggedServer]:
-    file = folder / "log"
-    where = ["--port", "0", "--database", database_url, "--data", str(folder / "data")]
-    with file.open("wb") as output:
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "reileta", "serve", *where, "--log-format", "json", *options],
-            stdout=output,
-            stderr=subprocess.DEVNULL,
-        )
-    try:
-        server = LoggedServer("", file)
-        server.url = (await server.eventually("server.ready"))[0]["url"]
-        yield server
-    finally:
-        process.terminate()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+    where = ["--database", database_url, "--data", str(folder / "data")]
+    async with serving(*where, *options) as process:
+        yield LoggedServer(process)
 
 
 async def test_the_log_tells_what_happened(database_url: str, tmp_path: Path) -> None:

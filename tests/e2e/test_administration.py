@@ -14,6 +14,7 @@ from reileta.records import DISABLED_TAG
 from reileta.security import credentials
 from reileta.store import admin_commands
 from tests import logs
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import connected, until
 from tests.e2e.processes import eventually
 from tests.e2e.servers import Account, ServerHarness, running
@@ -27,7 +28,7 @@ def header(account: Account) -> dict[str, str]:
 
 
 def client_of(harness: ServerHarness) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}", timeout=30)
+    return httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}", timeout=PATIENCE_S)
 
 
 async def command(harness: ServerHarness, *words: str) -> int:

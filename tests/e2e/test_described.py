@@ -130,7 +130,9 @@ async def harness(database_url: str) -> AsyncIterator[ServerHarness]:
 
 @pytest.fixture
 async def web(harness: ServerHarness) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}") as web:
+    async with httpx.AsyncClient(
+        base_url=f"http://{harness.host}:{harness.port}", timeout=PATIENCE_S
+    ) as web:
         yield web
 
 

@@ -18,6 +18,7 @@ from trio_websocket import open_websocket
 
 from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player
+from tests.e2e.processes import START_S, eventually
 from tests.forked import Done, run
 
 pytestmark = pytest.mark.slow
@@ -32,19 +33,21 @@ class LoggedProcess:
         self.process = process
         self.log = log
         self.url = url
-        self.http = httpx.AsyncClient(base_url=url)
+        self.http = httpx.AsyncClient(base_url=url, timeout=PATIENCE_S)
         self.tokens: list[str] = []
 
     def events(self) -> list[Json]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]
 
-    async def event(self, name: str, **keys: object) -> Json:
+    async def event(self, name: str, *, within_s: float = PATIENCE_S, **keys: object) -> Json:
         """The first such event, as soon as it is in the log."""
-        return (await self.all_events(name, 1, **keys))[0]
+        return (await self.all_events(name, 1, within_s=within_s, **keys))[0]
 
-    async def all_events(self, name: str, count: int = 1, **keys: object) -> list[Json]:
+    async def all_events(
+        self, name: str, count: int = 1, *, within_s: float = PATIENCE_S, **keys: object
+    ) -> list[Json]:
         """Such events, as soon as so many are in the log."""
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(within_s):
             while True:
                 found = [
                     one
@@ -100,9 +103,9 @@ async def served(database_url: str, folder: Path, *options: str) -> AsyncIterato
         )
     server = LoggedProcess(process, log, "")
     try:
-        ready = await server.event("server.ready")
+        ready = await server.event("server.ready", within_s=START_S)
         server.url = ready["url"]
-        async with httpx.AsyncClient(base_url=server.url) as server.http:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as server.http:
             yield server
     finally:
         if process.returncode is None:
@@ -230,11 +233,20 @@ async def test_what_a_killed_server_recorded_can_be_replayed(
                 await first.say(instance["id"], number)
             for _ in range(50):
                 await second.hear()
-        await trio.sleep(0.3)  # what gathers is written every 50 ms
+        said = b" SendData, message "
+
+        async def written() -> bool:
+            """What gathers is written every 50 ms."""
+            files = list(folder.glob("*"))
+            if not files:
+                return False
+            return (await reileta("replay", *files, "--steps")).stdout.count(said) == 50
+
+        await eventually(written)
         await server.stop(signal.SIGKILL)
     (path,) = folder.iterdir()
     text = (await reileta("replay", path, "--steps")).stdout.decode()
-    assert text.count(" SendData, message ") == 50
+    assert text.count(said.decode()) == 50
     assert "the recording has no end: the server is still running, or was killed" in text
     assert "    players: 2" in text
     path.write_bytes(path.read_bytes()[:-3])

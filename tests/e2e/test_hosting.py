@@ -83,7 +83,7 @@ async def site(
 ) -> AsyncIterator[tuple[ServerHarness, HttpClient]]:
     async with (
         running(database_url, rate_limits="off", **settings) as harness,
-        httpx.AsyncClient() as client,
+        httpx.AsyncClient(timeout=PATIENCE_S) as client,
     ):
         yield harness, HttpClient(harness, client)
 
@@ -96,7 +96,7 @@ async def harness(database_url: str) -> AsyncIterator[ServerHarness]:
 
 @pytest.fixture
 async def web(harness: ServerHarness) -> AsyncIterator[HttpClient]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
         yield HttpClient(harness, client)
 
 
@@ -395,7 +395,7 @@ async def test_friends_see_each_other_as_such_at_once_and_no_longer_than_that(
 
 
 async def test_a_waiting_entry_outlives_its_socket(database_url: str) -> None:
-    async with site(database_url, queue_grace_s=1.5) as (harness, web):
+    async with site(database_url, queue_grace_s=2 * PATIENCE_S) as (harness, web):
         owner, one = await harness.account(), await harness.account()
         room, path = await opened(harness, owner, capacity=1)
         async with connected(harness, owner) as inside:
@@ -405,6 +405,17 @@ async def test_a_waiting_entry_outlives_its_socket(database_url: str) -> None:
                 await player.event("instance-queue")
             async with connected(harness, one) as player:
                 assert (await player.event("instance-queue"))["data"]["entry"]["position"] == 1
+
+
+async def test_a_waiting_entry_ends_with_its_grace(database_url: str) -> None:
+    async with site(database_url, queue_grace_s=0.1) as (harness, web):
+        owner, one = await harness.account(), await harness.account()
+        room, path = await opened(harness, owner, capacity=1)
+        async with connected(harness, owner) as inside:
+            await inside.join(room)
+            async with connected(harness, one) as player:
+                await web.data(one, "POST", f"{path}/candidate")
+                await player.event("instance-queue")
             with trio.fail_after(PATIENCE_S):
                 while (await web.data(None, "GET", f"{path}/queue"))["queued"]:
                     await trio.sleep(0.05)
@@ -431,7 +442,7 @@ async def test_a_moderation_is_acknowledged_only_if_it_is_durable(database_url: 
                     answer = await host.ask("instance-moderate", wanted, subgroup=room)
                     assert answer["error"]["code"] == HIDDEN
                 else:
-                    async with httpx.AsyncClient() as client:
+                    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
                         url = f"http://{harness.host}:{harness.port}/api/instances/{room}/moderate"
                         bearer = {"Authorization": f"Bearer {ada.token}"}
                         refused = await client.post(url, json=wanted, headers=bearer)
@@ -451,7 +462,7 @@ async def test_the_owner_of_a_full_instance_gets_the_next_seat(database_url: str
         ]
         await inside.join(room)
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}")
+            httpx.AsyncClient(base_url=f"http://{harness.host}:{harness.port}", timeout=PATIENCE_S)
         )
 
         async def candidate(account: Account) -> Json:

@@ -48,7 +48,9 @@ async def file_path(harness: ServerHarness) -> str:
     """The path of an asset's file."""
     ada = await harness.account("ada")
     own = {"Authorization": f"Bearer {ada.token}"}
-    async with httpx.AsyncClient(base_url=harness.server.url, headers=own) as web:
+    async with httpx.AsyncClient(
+        base_url=harness.server.url, headers=own, timeout=PATIENCE_S
+    ) as web:
         world = (await web.put("/api/worlds", json={})).json()["data"]["id"]
         assets = f"/api/worlds/{world}/assets"
         path = f"{assets}/{(await web.put(assets, json={})).json()['data']['id']}/file"
@@ -57,7 +59,7 @@ async def file_path(harness: ServerHarness) -> str:
 
 
 async def test_head_ignores_range(harness: ServerHarness, file_path: str) -> None:
-    async with httpx.AsyncClient(base_url=harness.server.url) as web:
+    async with httpx.AsyncClient(base_url=harness.server.url, timeout=PATIENCE_S) as web:
         tag = (await web.head(file_path)).headers["ETag"]
         for headers in (
             {"Range": "bytes=0-9"},
@@ -82,7 +84,7 @@ async def test_a_page_of_another_origin_may_send_and_read_what_a_client_needs(
     def listed(answer: httpx.Response, name: str) -> set[str]:
         return {one.strip().lower() for one in answer.headers[name].split(",")}
 
-    async with httpx.AsyncClient(base_url=harness.server.url) as web:
+    async with httpx.AsyncClient(base_url=harness.server.url, timeout=PATIENCE_S) as web:
         for path, method in ((file_path, "GET"), ("/api/worlds", "PUT"), ("/auth/login", "POST")):
             asked = {
                 "Origin": "https://game.example",
@@ -194,7 +196,7 @@ async def test_a_refused_upgrade_has_a_trace_a_line_in_the_log_and_a_metric(
     assert {trace for trace in traces for line in logged if trace in line} == traces
     assert len(logged) == len(heads), "one line each"
     assert not any(STRANGER.token in line for line in logged)
-    async with httpx.AsyncClient(base_url=harness.server.url) as web:
+    async with httpx.AsyncClient(base_url=harness.server.url, timeout=PATIENCE_S) as web:
         metrics = (await web.get("/metrics")).text
     for status, count in ((400, 4), (401, 2), (404, 1), (426, 1)):
         assert f'reileta_upgrades_refused_total{{status="{status}"}} {count}.0' in metrics
@@ -295,7 +297,7 @@ async def test_slow_requests_are_answered_and_logged_with_the_client(
     monkeypatch.setattr(app_module, "SLOW_S", 0.0)
     async with running(database_url, log_addresses=True) as harness:
         with capture_logs() as entries:
-            async with httpx.AsyncClient(base_url=harness.server.url) as web:
+            async with httpx.AsyncClient(base_url=harness.server.url, timeout=PATIENCE_S) as web:
                 assert (await web.get("/api/time")).status_code == 200
                 assert (await web.get("/nowhere")).status_code == 404
             async with H2Client.to(harness.port) as h2:

@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from tests.conftest import PATIENCE_S
-from tests.e2e.processes import eventually
+from tests.e2e.processes import START_S, eventually
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ async def test_a_log_that_nobody_reads_stops_nothing(database_url: str, tmp_path
     )
     os.close(writing)
     try:
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(START_S):
             text = b""
             while b"server.ready" not in text:
                 text += await trio.to_thread.run_sync(os.read, reading, 65_536)
@@ -53,7 +54,7 @@ async def test_a_log_that_nobody_reads_stops_nothing(database_url: str, tmp_path
                     dropped = float(metrics.partition("\nreileta_log_dropped_total ")[2].split()[0])
             assert (await client.get("/readyz")).status_code == 200
         process.send_signal(signal.SIGTERM)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE_S):
             assert await process.wait() == 0
     finally:
         if process.poll() is None:
@@ -73,25 +74,25 @@ async def test_a_start_does_not_wait_for_a_reader_of_standard_error(
         while True:
             os.write(writing, b"x" * 4096)
     os.set_blocking(writing, True)
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    await listener.aclose()
+    port = free_port()
     options = ["--port", str(port), "--database", database_url, "--data", str(tmp_path / "data")]
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "reileta", "serve", *options], stdout=writing, stderr=writing
     )
     os.close(writing)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S
+        ) as client:
 
             async def ready() -> bool:
                 with suppress(httpx.TransportError):
                     return (await client.get("/readyz")).is_success
                 return False
 
-            await eventually(ready)
+            await eventually(ready, START_S)
         process.send_signal(signal.SIGTERM)
-        with trio.fail_after(15):
+        with trio.fail_after(PATIENCE_S):
             assert await process.wait() == 0
     finally:
         if process.poll() is None:

@@ -15,6 +15,7 @@ from reileta.rules.resource.json_values import Json
 from reileta.rules.resource.merge_patch import apply_object
 from reileta.rules.resource.types import BUILT_IN, ResourceType, ResourceTypes
 from reileta.settings import Settings
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import connected
 from tests.e2e.servers import running
 from tests.e2e.test_resources import ask, watched
@@ -40,7 +41,7 @@ async def test_a_host_extends_the_types_with_one_of_its_own(
 ) -> None:
     settings = Settings(port=0, data=tmp_path, database=database_url)
     server: main.Server = await nursery.start(main.serve, settings, shown())
-    async with httpx.AsyncClient(base_url=server.url) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as client:
         assert (await client.post("/api/auth/register", json=ACCOUNT)).is_success
         token = (await client.post("/auth/login", json=ACCOUNT)).json()["token"]
         client.headers["Authorization"] = f"Bearer {token['access']}"

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests import logs
+from tests.conftest import PATIENCE_S
 from tests.e2e.servers import running
 from tests.e2e.test_administration import client_of, header
 
@@ -30,7 +31,7 @@ async def test_an_encoded_slash_separates_nothing(database_url: str, http2: bool
             ann = await harness.account("ann")
             base = f"http://{harness.host}:{harness.port}"
             async with httpx.AsyncClient(
-                base_url=base, http1=not http2, http2=http2, headers=header(ann), timeout=30
+                base_url=base, http1=not http2, http2=http2, headers=header(ann), timeout=PATIENCE_S
             ) as client:
                 for template in ENCODED:
                     path = template.format(name=ann.username, address=harness.address)

@@ -6,6 +6,7 @@ import struct
 
 import httpx
 
+from tests.conftest import PATIENCE_S
 from tests.e2e.servers import running
 from tests.e2e.test_registry import RegistryClient
 from tests.reileta.media.pngs import chunk, pixels, png
@@ -17,7 +18,7 @@ async def test_a_picture_is_shown_as_it_was(database_url: str) -> None:
     key = chunk(b"tRNS", struct.pack(">H", 300))
     async with (
         running(database_url, rate_limits="off") as harness,
-        httpx.AsyncClient(base_url=harness.server.url, timeout=10) as client,
+        httpx.AsyncClient(base_url=harness.server.url, timeout=PATIENCE_S) as client,
     ):
         ada = RegistryClient(client, await harness.account("ada"))
         for kind in ("thumbnail", "banner"):

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from api import rate_limits
 from reileta.rules.ratelimit import Rate
 from tests.api.listen.h2client import H2Client, get
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import RawClient, connected, until, upgrade_head
 from tests.e2e.servers import ServerHarness, running
 
@@ -26,7 +27,7 @@ def client(harness: ServerHarness, *, at: str = PROXY, **more: str) -> httpx.Asy
     headers = {name.replace("_", "-"): value for name, value in more.items()}
     transport = httpx.AsyncHTTPTransport(local_address=at)
     url = f"http://127.0.0.1:{harness.port}"
-    return httpx.AsyncClient(base_url=url, headers=headers, transport=transport, timeout=30)
+    return httpx.AsyncClient(base_url=url, headers=headers, transport=transport, timeout=PATIENCE_S)
 
 
 async def test_the_scheme_counts_from_trusted_proxies_only(database_url: str) -> None:
@@ -247,7 +248,7 @@ async def test_two_servers_on_one_host_keep_their_users(
     async with (
         running(database_url) as first,
         running(empty_database_url) as second,
-        httpx.AsyncClient(timeout=30) as browser,
+        httpx.AsyncClient(timeout=PATIENCE_S) as browser,
     ):
         pages = [
             (f"http://127.0.0.1:{server.port}", {"Origin": f"http://127.0.0.1:{server.port}"})

@@ -46,7 +46,7 @@ async def harness(database_url: str) -> AsyncIterator[ServerHarness]:
 
 @pytest.fixture
 async def client(harness: ServerHarness) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=harness.server.url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=harness.server.url, timeout=PATIENCE_S) as client:
         yield client
 
 

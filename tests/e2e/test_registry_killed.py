@@ -14,7 +14,7 @@ from tests.conftest import PATIENCE_S
 from tests.e2e.clients import RawClient, connected
 from tests.e2e.processes import ServerProcess, bots, eventually, new_instance, serving
 from tests.e2e.split_roles import nats_url
-from tests.nats_server import free_port
+from tests.ports import free_port
 
 ADDRESS = "play.example.org"
 BODY = bytes(range(256)) * 8192

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from tests.conftest import PATIENCE_S, new_certificate
-from tests.e2e.processes import ServerProcess, eventually, serving
+from tests.e2e.processes import START_S, ServerProcess, eventually, serving
 
 pytestmark = pytest.mark.slow
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -87,7 +87,7 @@ async def test_a_pipe_in_place_of_the_log_file_stops_nothing(
     try:
         assert process.stdout is not None
         text = b""
-        with trio.fail_after(PATIENCE_S):
+        with trio.fail_after(START_S):
             while b"server.ready" not in text:
                 text += await process.stdout.receive_some()
             log.unlink()
@@ -120,7 +120,7 @@ async def test_a_log_file_that_was_moved_away_is_made_anew(
         return log.exists() and text in log.read_text()
 
     try:
-        await eventually(lambda: logged("server.ready"))
+        await eventually(lambda: logged("server.ready"), START_S)
         os.replace(log, moved)
         process.send_signal(signal.SIGHUP)
         await eventually(lambda: logged("log.reopened"))

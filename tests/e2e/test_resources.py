@@ -9,6 +9,7 @@ import httpx
 
 from benchmarks.killable import event
 from reileta.rules.resource.merge_patch import apply_object
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import connected
 from tests.e2e.servers import Account, ServerHarness, running
 from tests.e2e.test_sessions import get, line
@@ -22,7 +23,7 @@ async def ask(
     """The body of a successful answer, or its error."""
     url = f"http://{harness.host}:{harness.port}{path}"
     headers = {"Authorization": f"Bearer {account.token}"}
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
         answer: Json = (await client.request(method, url, json=body, headers=headers)).json()
     return answer
 

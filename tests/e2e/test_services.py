@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 
 from tests import logs
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import connected
 from tests.e2e.servers import Account, ServerHarness, running
 
@@ -34,7 +35,7 @@ async def test_a_service_joins_hears_of_events_and_ends_with_its_token(database_
         async with (
             running(database_url, rate_limits="off") as harness,
             httpx.AsyncClient(
-                base_url=f"http://{harness.host}:{harness.port}", timeout=30
+                base_url=f"http://{harness.host}:{harness.port}", timeout=PATIENCE_S
             ) as client,
         ):
             root, ann = await harness.account("root", admin=True), await harness.account("ann")

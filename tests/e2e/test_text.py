@@ -9,6 +9,7 @@ import httpx
 import pytest
 from argon2 import PasswordHasher
 
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json
 from tests.e2e.servers import ServerHarness, running
 from tests.e2e.test_registry import RegistryClient
@@ -25,7 +26,7 @@ async def harness(database_url: str) -> AsyncIterator[ServerHarness]:
 
 @pytest.fixture
 async def client(harness: ServerHarness) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=harness.server.url, timeout=10) as client:
+    async with httpx.AsyncClient(base_url=harness.server.url, timeout=PATIENCE_S) as client:
         yield client
 
 

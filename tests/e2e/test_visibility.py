@@ -18,6 +18,7 @@ import pytest
 
 from api.openapi.asyncapi import operations_of
 from tests.api.pngs import png
+from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player, connected
 from tests.e2e.servers import Account, ServerHarness, running
 from tests.e2e.visibility_probes import (
@@ -109,7 +110,7 @@ async def scene(database_url: str, *, busy: bool) -> AsyncIterator[PrivateObject
     """`busy`: the owner is inside the instance, and has acquired world and document."""
     async with AsyncExitStack() as stack:
         harness = await stack.enter_async_context(running(database_url, rate_limits="off"))
-        http = await stack.enter_async_context(httpx.AsyncClient())
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=PATIENCE_S))
         owner = await harness.account("owner")
         it = PrivateObjects(harness, http, owner, {}, {}, "")
         tags = ["avr:private"]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
+from tests.conftest import PATIENCE_S
+
 # A subreaper gets orphans as process 1 does, and needs no permission.
 PROGRAM = """
 import ctypes, os, signal, subprocess, sys, time
@@ -63,7 +65,7 @@ def init() -> Iterator[Init]:
 def test_orphans_are_reaped(init: Init) -> None:
     parent = psutil.Process(init.process.pid)
     orphans = [child for child in parent.children() if child != init.program]
-    _gone, alive = psutil.wait_procs(orphans, timeout=20)
+    _gone, alive = psutil.wait_procs(orphans, timeout=PATIENCE_S)
     assert not alive
     assert parent.children() == [init.program]
 
@@ -72,9 +74,9 @@ def test_signals_reach_the_program_and_its_status_is_handed_over(init: Init) -> 
     init.process.send_signal(signal.SIGHUP)
     assert init.line() == "reload"
     init.process.send_signal(signal.SIGTERM)
-    assert init.process.wait(20) == 3
+    assert init.process.wait(PATIENCE_S) == 3
 
 
 def test_a_program_that_was_killed_ends_it(init: Init) -> None:
     init.program.kill()
-    assert init.process.wait(20) == 128 + signal.SIGKILL
+    assert init.process.wait(PATIENCE_S) == 128 + signal.SIGKILL

@@ -113,7 +113,7 @@ async def test_one_address_has_no_more_than_its_share(limits: str, refused: bool
     ):
         for client in (one, two, three):
             await client.send_all(GET)
-        with trio.move_on_after(5):
+        with trio.move_on_after(PATIENCE_S):
             while app.under_way < (2 if refused else 3):
                 await trio.sleep(0.001)
         if refused:

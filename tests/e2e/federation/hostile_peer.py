@@ -19,7 +19,8 @@ import trio
 
 from reileta.rules.federation.signatures import challenge_bytes, encode, key_bytes
 from reileta.security.server_key import ServerKey
-from tests.e2e.federation.servers import FederatedServer, free_port
+from tests.e2e.federation.servers import FederatedServer
+from tests.ports import free_port
 
 Json = dict[str, Any]
 Change = Callable[[Json], Json | bytes | None]

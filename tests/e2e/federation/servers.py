@@ -12,7 +12,6 @@ has chosen. They reach each other without TLS, at 127.0.0.2, 127.0.0.3 and so on
 from __future__ import annotations
 
 import itertools
-import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import trio
 from tests.conftest import PATIENCE_S, Databases
 from tests.e2e.processes import ServerProcess, serving
 from tests.forked import run
+from tests.ports import free_port
 
 Json = dict[str, Any]
 _numbers = itertools.count(1)
@@ -43,20 +43,6 @@ class Account:
     def at(self) -> str:
         """Its `UserIDAt`."""
         return f"{self.id}@{self.server}"
-
-
-def free_port(host: str) -> int:
-    """A port of that address that nobody listens on, and that nobody else is given.
-
-    The socket stays bound until the process ends. Otherwise another test could get the port before
-    the server listens there, which can be many seconds later.
-    """
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a server can listen there
-    sock.bind((host, 0))
-    port: int = sock.getsockname()[1]
-    sock.detach()
-    return port
 
 
 @dataclass

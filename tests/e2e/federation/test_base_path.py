@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from tests.conftest import Databases
-from tests.e2e.federation.servers import federated_servers, free_port
+from tests.e2e.federation.servers import federated_servers
+from tests.ports import free_port
 
 HOST = "127.0.0.13"
 NOTHING = b"<html>Another site</html>"

@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from tests.conftest import Databases
-from tests.e2e.federation.servers import free_port, two_servers
+from tests.e2e.federation.servers import two_servers
+from tests.ports import free_port
 
 
 async def test_two_servers_run_side_by_side_and_come_back(

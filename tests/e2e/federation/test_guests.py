@@ -599,7 +599,7 @@ async def test_a_block_acts_on_the_guests_inside_and_can_be_undone(database_url:
         ):
             for player in (host, guest, other):
                 await player.join(room)
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE_S):
                 await harness.server.node.servers.block("far.example", by=ada.id)
                 gone = await left(guest)
                 assert (gone["user"], gone["reason"]) == (ann.at, "server-blocked")

@@ -12,11 +12,12 @@ import trio
 
 from reileta.observability import log_events
 from reileta.security.credentials import new_token
-from tests.conftest import Databases
+from tests.conftest import PATIENCE_S, Databases
 from tests.e2e.federation.hostile_peer import HostilePeer, Request, hostile_peer
 from tests.e2e.federation.peers import code_of
-from tests.e2e.federation.servers import Account, FederatedServer, federated_servers, free_port
+from tests.e2e.federation.servers import Account, FederatedServer, federated_servers
 from tests.e2e.processes import eventually
+from tests.ports import free_port
 
 NO_LIMITS = ("--rate-limits", "off")
 VISIT = ("PUT", "/api/integrity")
@@ -201,11 +202,11 @@ async def test_peers_that_hang_cost_nobody_else_time(databases: Databases, tmp_p
             for port in set(ports):
                 listeners = await trio.open_tcp_listeners(port, host="127.0.0.10")
                 hanging.start_soon(trio.serve_listeners, hang, listeners)
-            many.timeout = httpx.Timeout(30)
+            many.timeout = httpx.Timeout(4 * PATIENCE_S)
             async with trio.open_nursery() as asking:
                 for name in names:
                     asking.start_soon(ask, many, name)
-                with trio.fail_after(30):
+                with trio.fail_after(PATIENCE_S):
                     await started.wait()
                 assert (await other.get("/api/users")).status_code == 200
                 assert len(codes) < len(names)  # the others still wait
@@ -226,5 +227,5 @@ async def test_two_servers_that_challenge_each_other_at_once_do_not_wait_for_eac
                 assert answer["status"] == 200, answer
 
         far.peer.gate = ask_back
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE_S):  # a wait for each other ends with an error before that
             assert await visit(home, ann, far.peer.address) is None

@@ -12,8 +12,9 @@ import trio
 from tests.conftest import Databases
 from tests.e2e.clients import connected
 from tests.e2e.federation.peers import code_of
-from tests.e2e.federation.servers import Account, FederatedServer, free_port, two_servers
+from tests.e2e.federation.servers import Account, FederatedServer, two_servers
 from tests.e2e.processes import eventually
+from tests.ports import free_port
 
 Json = dict[str, Any]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +48,15 @@ async def sleeping(database: Database) -> bool:
         "AND state = 'active' AND datname = current_database()"
     )
     return bool(running)
+
+
+async def waits_for_a_lock(database: Database) -> bool:
+    """Whether a statement waits for what another transaction has changed."""
+    waiting = await database.value(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return bool(waiting)
 
 
 async def cut_all(database: Database) -> int:
@@ -163,7 +173,12 @@ async def test_of_several_hosts_one_that_hangs_is_passed_over(
         url = urlunsplit(parts._replace(query=urlencode(query)))
         async with asyncio_loop() as loop:
             database = Database(loop, url, connections=1)
-            assert await database.value("SELECT 1") == 1
+            answer = None
+            with trio.fail_after(PATIENCE_S):
+                while answer is None:  # a busy machine may need longer than each host is given
+                    with suppress(DatabaseUnavailable):
+                        answer = await database.value("SELECT 1")
+            assert answer == 1
             await database.close()
 
 
@@ -274,10 +289,11 @@ async def test_cancelling_at_any_moment_loses_no_connection(database: Database) 
 async def test_who_waits_too_long_for_a_connection_is_sent_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reileta.store.database.CONNECT_S", 0.05)
     async with database.connection(), database.connection():
-        with pytest.raises(DatabaseUnavailable):
-            await database.fetch("SELECT 1")
+        with monkeypatch.context() as impatient:
+            impatient.setattr("reileta.store.database.CONNECT_S", 0.05)
+            with pytest.raises(DatabaseUnavailable):
+                await database.fetch("SELECT 1")
         assert database.available, "it is busy, not gone"
     assert await database.value("SELECT 1") == 1
 
@@ -387,8 +403,12 @@ async def test_a_renewal_that_is_given_up_leaves_the_next_one_a_new_connection(
     await database.execute("INSERT INTO notes VALUES (1)")
     async with database.transaction() as transaction:
         await transaction.execute("UPDATE notes SET text = 'held'")
-        with trio.move_on_after(0.05):
-            await database.renewals.execute("UPDATE notes SET text = 'renewed'")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.renewals.execute, "UPDATE notes SET text = 'renewed'")
+            with trio.fail_after(PATIENCE_S / 2):
+                while not await waits_for_a_lock(database):
+                    pass
+            nursery.cancel_scope.cancel()
         with trio.fail_after(PATIENCE_S / 2):
             assert await database.renewals.value("SELECT pg_backend_pid()") != before
 
