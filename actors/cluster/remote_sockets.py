@@ -15,9 +15,9 @@ import trio
 
 from actors.cluster import wire
 from actors.delivery.batch import Batch, Piece
-from actors.delivery.fanout import write_whole
 from actors.delivery.interest import InterestGroup, InterestGroups, ThinnedSink
 from actors.delivery.sink import Sink
+from actors.delivery.writing import write_whole
 from actors.membership import SocketLost
 from reileta.rules.instance.position import position_in_value
 
@@ -186,6 +186,7 @@ class RemoteSockets:
         first = buffers[0]
         whole = first if fan.whole and isinstance(first, Batch) else None
         plain: list[Sink] = []
+        thinned: list[ThinnedSink] = []
         group = self._group
         if group is not None:
             self._take(group, fan, buffers)
@@ -195,10 +196,11 @@ class RemoteSockets:
                 if not connection.receives or whole is None:
                     continue
                 if not connection.held:
-                    if group is None:
-                        plain.append(connection.sink)
+                    target = self._target(connection)
+                    if isinstance(target, ThinnedSink):
+                        thinned.append(target)
                     else:
-                        group.target(connection.sink).write([(whole, 0, len(whole))])
+                        plain.append(target)
                     continue
                 spans = [(0, 0, len(whole))]
             if spans:
@@ -207,6 +209,8 @@ class RemoteSockets:
                 )
         if whole is not None:
             write_whole(plain, whole, self._metrics)
+            if group is not None:
+                group.write_whole(thinned, whole)
 
     def _write_to(self, connection: Connection, pieces: list[tuple[Batch | int, int, int]]) -> None:
         if not connection.held:

@@ -12,14 +12,16 @@ of a fan-out.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from actors.delivery.batch import Batch, Piece
-from actors.delivery.interest import InterestGroups
+from actors.delivery.interest import InterestGroup, InterestGroups
 from actors.delivery.sink import Sink
+from actors.delivery.writing import write_pieces, write_whole
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.data_rate import DataRate
 
@@ -29,8 +31,6 @@ Edit = tuple[int, int, Batch | None]
 TURN_SINKS: Final = 96
 """A turn has at least so many receivers: each turn costs a wake-up."""
 MOST_TURNS: Final = 8
-COPIED_BYTES: Final = 16_384
-"""More bytes are not copied for one receiver."""
 
 
 @dataclass(slots=True)
@@ -221,16 +221,9 @@ class Fanout:
         sinks: Collection[Sink] = self._sinks
         group = self._interests.get(self._id)
         if group is not None:
-            sinks = {sink: None for sink in sinks if sink not in group}
-            for thinned in group.concerned(batch, edits):
-                if thinned.sink not in self._sinks:
-                    continue
-                before = thinned.frames
-                pieces, _ = _edited(batch, edits.get(thinned.sink, ()))
-                if pieces:
-                    thinned.write(pieces)
-                delivered += thinned.frames - before
-                reached += thinned.frames > before
+            thinned = group.sinks
+            sinks = {sink: None for sink in sinks if sink not in thinned}
+            delivered, reached = self._write_thinned(group, batch, edits)
         for sink, edit in edits.items():
             if sink in sinks:
                 written = self._write_edited(sink, batch, edit)
@@ -337,6 +330,39 @@ class Fanout:
             write_pieces(sink, pieces, self._metrics)
         return frames
 
+    def _write_thinned(
+        self, group: InterestGroup, batch: Batch, edits: dict[Sink, list[Edit]]
+    ) -> tuple[int, int]:
+        """Writes the batch with these edits to the receivers that asked for fewer values. Returns
+        how many frames were written, and to how many."""
+        delivered = reached = 0
+        group.take(batch)
+        chosen = group.at_once(batch)
+        for sink, edit in edits.items():
+            thinned = group.sinks.get(sink)
+            if thinned is None or sink not in self._sinks:
+                continue
+            if len(edit) > 1 or edit[0][2] is not None:
+                chosen.pop(thinned, None)
+                before = thinned.frames
+                thinned.begin(batch)
+                pieces, _ = _edited(batch, edit)
+                if pieces:
+                    thinned.write(pieces)
+                delivered += thinned.frames - before
+                reached += thinned.frames > before
+            elif thinned in chosen:  # frames were taken out, as its own are
+                [(start, end, _)] = edit
+                first, behind = bisect_right(batch.ends, start), bisect_right(batch.ends, end)
+                own = range(first, behind)
+                chosen[thinned] = [place for place in chosen[thinned] if place not in own]
+        for thinned, places in chosen.items():
+            if places and thinned.sink in self._sinks:
+                thinned.write_at_once(batch, places)
+                delivered += len(places)
+                reached += 1
+        return delivered, reached
+
     def _edit_in(self, sink: Sink, since: int, batches: Sequence[Batch]) -> None:
         for batch in batches:
             self._edit(sink, since, self._size, batch)
@@ -348,49 +374,6 @@ class Fanout:
             self._edits[sink] = [(start, end, frame)]
         else:
             edits.append((start, end, frame))
-
-
-def write_whole(sinks: Iterable[Sink], batch: Batch, metrics: Metrics) -> None:
-    """Writes a batch to each of the sinks.
-
-    Most of what a server does is the body of this loop, so it holds as little as can be: beside the
-    system call, an eighth of the time that a `write` needs.
-    """
-    buffer, size, direct = batch.buffer, len(batch.buffer), 0
-    whole: tuple[Piece] = ((batch, 0, size),)
-    for sink in sinks:
-        send = sink.direct
-        if send is None:
-            sink.write(whole)
-            continue
-        try:
-            sent = send(buffer)
-        except OSError:  # also if the system takes nothing now: `write` knows what to do
-            sink.write(whole)
-            continue
-        if sent == size:
-            direct += 1
-        else:
-            sink.taken_in_part(whole, sent)
-    metrics.bytes_out += direct * size
-
-
-def write_pieces(sink: Sink, pieces: Sequence[Piece], metrics: Metrics) -> None:
-    """Writes pieces to one sink. To copy a few short ones costs less than to pass each on."""
-    send = sink.direct
-    if send is None or sum(end - start for _, start, end in pieces) > COPIED_BYTES:
-        sink.write(pieces)
-        return
-    data = b"".join([batch.buffer[start:end] for batch, start, end in pieces])
-    try:
-        sent = send(data)
-    except OSError:
-        sink.write(pieces)
-        return
-    if sent == len(data):
-        metrics.bytes_out += sent
-    else:
-        sink.taken_in_part(pieces, sent)
 
 
 def _edited(batch: Batch, edits: Sequence[Edit]) -> tuple[list[Piece], int]:

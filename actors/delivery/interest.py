@@ -16,6 +16,7 @@ import trio
 
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.sink import Sink
+from actors.delivery.writing import Picked, write_picked, write_pieces
 from reileta.observability.metrics import Metrics
 from reileta.rules.instance.interest import Index, Interest, Interests, Receiver, Value, runs
 from reileta.rules.instance.position import Position
@@ -64,12 +65,29 @@ class ThinnedSink:
             else:
                 self._take_private(piece, chosen)
         if chosen:
-            self.sink.write(chosen)
+            write_pieces(self.sink, chosen, self.group.metrics)
+
+    def begin(self, batch: Batch) -> None:
+        """`write` begins with this batch; all earlier ones were written."""
+        assert batch.index is not None
+        self.receiver.position = batch.index.first - 1
+
+    def end(self, batch: Batch) -> None:
+        """The whole batch was written, or waits."""
+        assert batch.index is not None
+        self.receiver.position = batch.index.first + len(batch.ends) - 1
+
+    def write_at_once(self, batch: Batch, places: list[int]) -> None:
+        """Writes these frames of a batch, as `InterestGroup.at_once` chose them."""
+        assert batch.index is not None
+        self.frames += len(places)
+        picked = Picked(batch, batch.index.frames, places)
+        write_picked(self.sink, (picked,), self.group.metrics)
 
     def write_values(self, values: Sequence[Value]) -> None:
         """Writes values that have waited, or that may not wait any more."""
         if values:
-            self.sink.write((_piece_of(values),))
+            write_pieces(self.sink, (_piece_of(values),), self.group.metrics)
 
     def _begin_anew(self, later: Sequence[Piece], chosen: list[Piece]) -> None:
         """A snapshot comes, which has all values before the `later` pieces."""
@@ -124,6 +142,7 @@ class InterestGroup:
         """What sockets have asked for while they were held: it takes effect afterwards."""
         self._groups = groups
         self.wake = groups.wake
+        self.metrics = groups.metrics
 
     def __contains__(self, sink: Sink) -> bool:
         return sink in self.sinks
@@ -137,19 +156,20 @@ class InterestGroup:
         """What to write frames of the instance to, for this socket."""
         return self.sinks.get(sink, sink)
 
-    def concerned(self, batch: Batch, sinks: Iterable[Sink]) -> list[ThinnedSink]:
-        """Takes a batch, as `take`. Returns the sockets that it is to be written to: those that get
-        something of it at once, and those among `sinks` that asked for something."""
-        self.take(batch)
+    def at_once(self, batch: Batch) -> dict[ThinnedSink, list[int]]:
+        """The places of a batch's frames that go out at once, for each socket that gets some."""
         assert batch.index is not None
-        found = dict.fromkeys(self._by_receiver[one] for one in self.rules.concerned(batch.index))
-        for sink in sinks:
-            if sink in self.sinks:
-                found[self.sinks[sink]] = None
-        before = batch.index.first - 1
-        for thinned in found:
-            thinned.receiver.position = before  # all earlier batches were written
-        return list(found)
+        by_receiver = self._by_receiver
+        return {by_receiver[one]: places for one, places in self.rules.at_once(batch.index).items()}
+
+    def write_whole(self, sinks: Iterable[ThinnedSink], batch: Batch) -> None:
+        """Writes a batch to those of the sockets that get something of it at once."""
+        chosen = self.at_once(batch)
+        for thinned in sinks:
+            thinned.end(batch)
+            places = chosen.get(thinned)
+            if places:
+                thinned.write_at_once(batch, places)
 
     def take(self, batch: Batch) -> None:
         """Takes a batch that goes to everyone inside, before it is written to anybody."""
@@ -234,19 +254,20 @@ class InterestGroup:
         for receiver, values in self.rules.look(now):
             self._by_receiver[receiver].write_values(values)
             written += len(values)
-        writes: dict[Receiver, list[Piece]] = {}
+        writes: dict[Receiver, list[Picked]] = {}
         for turn in self.rules.turns(now):
             batch = _batch_of(turn.values)
-            ends = batch.ends
+            frames = batch.frames()
             for receiver, own, places in turn.parts:
-                pieces = writes.setdefault(receiver, [])
+                picked = writes.setdefault(receiver, [])
                 if own:
-                    pieces.append(_piece_of(own))
-                for one, other in runs(places):
-                    pieces.append((batch, ends[one - 1] if one else 0, ends[other - 1]))
+                    owed = _batch_of(own)
+                    picked.append(Picked(owed, owed.frames(), range(len(own))))
+                if places:
+                    picked.append(Picked(batch, frames, places))
                 written += len(own) + len(places)
-        for receiver, pieces in writes.items():
-            self._by_receiver[receiver].sink.write(pieces)
+        for receiver, picked in writes.items():
+            write_picked(self._by_receiver[receiver].sink, picked, self.metrics)
         return written
 
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import trio
 
-from actors.delivery.fanout import write_whole
 from actors.delivery.sink import Sink
+from actors.delivery.writing import write_whole
 from actors.resource.frames import ResourceFrame, unwatched, watch_answer
 from actors.resource.messages import CatchUp, Tell, Watch
 from actors.resource.parts import ResourceParts

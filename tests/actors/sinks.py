@@ -104,3 +104,24 @@ class SlowSink(FakeSink):
         """The client catches up."""
         self.frames.extend(self.waiting)
         self.waiting.clear()
+
+
+class DirectSink(FakeSink):
+    """A sink whose system takes so many bytes at once; None: it has an error."""
+
+    def __init__(self, takes: int | None) -> None:
+        super().__init__()
+        self.takes = takes
+        self.sent: list[bytes] = []
+        self.rests: list[int] = []
+        self.direct = self._direct
+
+    def _direct(self, data: bytes) -> int:
+        if self.takes is None:
+            raise BlockingIOError
+        self.sent.append(data[: self.takes])
+        return len(self.sent[-1])
+
+    def taken_in_part(self, pieces: Sequence[Piece], sent: int) -> None:
+        assert pieces[0][1] == 0
+        self.rests.append(sent)

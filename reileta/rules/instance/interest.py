@@ -19,6 +19,7 @@ import itertools
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final, TypeGuard
 
 from reileta.rules.instance.position import Position, position_in
@@ -26,7 +27,14 @@ from reileta.rules.instance.position import Position, position_in
 SLICES: Final = 8
 STEP_S: Final = 0.05
 """Seconds between two turns of a lane at least: a fast lane takes several slices together, so that
-they share a write."""
+they share a write. Turns are due at multiples of it, so that those of several lanes share one, too.
+"""
+LONG_S: Final = 10 * STEP_S
+"""A period from this on is rounded up to a multiple of that."""
+LATE_SHARE: Final = 0.25
+"""A turn that is late by up to this share of the lane's period does not delay the next one."""
+TOGETHER_S: Final = 0.001
+"""Turns that are due within so many seconds are taken together."""
 LEFT: Final = ""
 """In place of a value's name: the player has left, and its values are gone."""
 LIMIT_BYTES: Final = 8 * 1024 * 1024
@@ -39,6 +47,8 @@ LOOKS: Final = 400_000
 """So many distances are computed in a second at most; crowds are looked at less often."""
 KEEPS_NEAR: Final = 1.1
 """A near player is far beyond so many times the radius, so that it does not change all the time."""
+
+_NUMBER: Final = attrgetter("number")
 
 Key = tuple[str, ...]
 
@@ -64,7 +74,7 @@ class Interest:
         return self.rate is not None or self.far_rate is not None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: that would cost more than all else about a value
 class Value:
     """A value that waits: `key` is (instance, player, name).
 
@@ -84,19 +94,30 @@ class Value:
 class Lane:
     """A rate, with those who asked for it: for their near players, or for the others."""
 
-    __slots__ = ("due", "far", "near", "period_s", "since", "steps")
+    __slots__ = ("due", "far", "near", "period_s", "since")
 
     def __init__(self, period_s: float, last: int, now: float) -> None:
+        if period_s >= LONG_S:
+            period_s = math.ceil(period_s / STEP_S - 1e-9) * STEP_S
         self.period_s = period_s
         self.since = [last] * SLICES
-        self.steps = max(1, min(SLICES, int(period_s / STEP_S)))
-        self.due = [now + period_s - self.apart_s(number) for number in range(SLICES)]
+        steps = max(1, min(SLICES, int(period_s / STEP_S)))
+        grid_s = min(STEP_S, period_s)
+        ends_at = now - now % grid_s + period_s
+        self.due = [
+            ends_at - int(period_s * (number % steps) / steps / grid_s) * grid_s
+            for number in range(SLICES)
+        ]
         self.near: dict[Receiver, None] = {}
         self.far: dict[Receiver, None] = {}
 
-    def apart_s(self, number: int) -> float:
-        """How long after the first slice it is that slice's turn."""
-        return self.period_s * (number % self.steps) / self.steps
+    def take(self, number: int, last: int, now: float) -> None:
+        """A slice has its turn, with all values up to `last`. It keeps its place in the period."""
+        self.since[number] = last
+        late_s = now - self.due[number]
+        if late_s >= -TOGETHER_S:  # else the turn is an early one, besides the regular ones
+            periods = max(1, math.ceil(late_s / self.period_s + 1 - LATE_SHARE))
+            self.due[number] += periods * self.period_s
 
 
 @dataclass(slots=True, eq=False)
@@ -148,11 +169,14 @@ class Receiver:
 class Index:
     """A batch's frames: which go to everyone, and which are values of whom."""
 
-    __slots__ = ("always", "by_player", "first")
+    __slots__ = ("always", "by_player", "first", "frames", "players")
 
     def __init__(self, first: int) -> None:
         self.first = first
         """The number of its first frame."""
+        self.frames: list[bytes] = []
+        self.players: list[str | None] = []
+        """Whose value each frame is; None: it goes to everyone."""
         self.always: list[int] = []
         self.by_player: dict[str, list[int]] = {}
 
@@ -160,15 +184,13 @@ class Index:
         """Which of the frames from `start` to before `end` go to the receiver at once."""
         by_player = self.by_player
         numbers = self.always
-        if receiver.near_lane is None and not receiver.near.isdisjoint(by_player):
-            numbers = numbers.copy()
-            if len(by_player) < len(receiver.near):
-                players: Iterable[str] = [one for one in by_player if one in receiver.near]
-            else:
-                players = [one for one in receiver.near if one in by_player]
-            for player in players:
-                numbers += by_player[player]
-            numbers.sort()
+        if receiver.near_lane is None:
+            near = receiver.near & by_player.keys()
+            if near:
+                numbers = numbers.copy()
+                for player in near:
+                    numbers += by_player[player]
+                numbers.sort()
         if not numbers or (numbers[0] >= start and numbers[-1] < end):
             return numbers
         return [one for one in numbers if start <= one < end]
@@ -191,45 +213,50 @@ def runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
 class Turn:
     """The values of one turn of a lane, and the part of each receiver."""
 
-    __slots__ = ("_by_key", "_by_player", "parts", "values")
+    __slots__ = ("_all", "_by_key", "_by_player", "_players", "parts", "values")
 
     def __init__(self, values: list[Value]) -> None:
         self.values = values
         self.parts: list[tuple[Receiver, list[Value], Sequence[int]]] = []
         """Receiver, values of its own, and the places of those that it gets among `values`."""
+        self._all = list(range(len(values)))
         self._by_player: dict[str, list[int]] = {}
         self._by_key: dict[Key, int] = {}
         for place, value in enumerate(values):
-            self._by_player.setdefault(value.key[1], []).append(place)
             self._by_key[value.key] = place
+            player = value.key[1]
+            if player in self._by_player:
+                self._by_player[player].append(place)
+            else:
+                self._by_player[player] = [place]
+        self._players = frozenset(self._by_player)
 
     def share(self, receiver: Receiver, *, near: bool, owed: list[Value], since: float) -> None:
         """Works out the part of one receiver; `owed` are values of its own that are due."""
         by_player = self._by_player
-        places: Sequence[int]
+        places: list[int]
         if near:
-            places = sorted(
-                place
-                for player in receiver.near
-                if player in by_player and player != receiver.player
-                for place in by_player[player]
-            )
+            places = []
+            for player in receiver.near & self._players:
+                places += by_player[player]
+            places.sort()
         else:
-            skipped = [one for one in by_player if one in receiver.near]
-            if receiver.player in by_player:
-                skipped.append(receiver.player)
-            places = range(len(self.values))
-            if skipped:
-                away = {place for player in skipped for place in by_player[player]}
-                places = [place for place in places if place not in away]
+            others = [*by_player.get(receiver.player, ())]
+            for player in receiver.near & self._players:
+                others += by_player[player]
+            places = self._all
+            if others:
+                places = places.copy()
+                for place in sorted(others, reverse=True):
+                    del places[place]
         if receiver.floor > since or receiver.ahead:
             places = [place for place in places if self._lacks(receiver, self.values[place])]
         own = []
         for value in owed:
-            place = self._by_key.get(value.key)
-            if place is None or self.values[place].number <= value.number:
+            found = self._by_key.get(value.key)
+            if found is None or self.values[found].number <= value.number:
                 own.append(value)
-                places = [one for one in places if one != place]
+                places = [one for one in places if one != found]
         if not places and not own:
             return
         if receiver.held:
@@ -287,27 +314,25 @@ class Interests:
     ) -> Index:
         """Takes the frames of a batch that goes to everyone inside."""
         index = Index(self.last + 1)
-        count = len(ends)
-        if keys is None:
-            index.always = list(range(count))
-            self.last += count
-            return index
+        frames, players = index.frames, index.players
         always, by_player, start = index.always, index.by_player, 0
-        for place, key in enumerate(keys):
-            end = ends[place]
+        for place, end in enumerate(ends):
+            frame, key = buffer[start:end], None if keys is None else keys[place]
+            frames.append(frame)
             self.last += 1
             if not self.is_value(key):
                 always.append(place)
+                players.append(None)
                 if self._is_of(key):
                     self._left(key[1])
             else:
                 player = key[1]
+                players.append(player)
                 if player in by_player:
                     by_player[player].append(place)
                 else:
                     by_player[player] = [place]
-                pace = None if paces is None else paces[place]
-                self._keep(Value(self.last, key, buffer[start:end], pace))
+                self._keep(Value(self.last, key, frame, None if paces is None else paces[place]))
             start = end
         return index
 
@@ -390,7 +415,7 @@ class Interests:
                 early.append(value)
             else:
                 self._mark(self._senders[value.player].slice)
-        return sorted(early, key=_number)
+        return sorted(early, key=_NUMBER)
 
     def begin_anew(self, receiver: Receiver, floor: float) -> list[Value]:
         """The receiver gets a snapshot with all values up to the number `floor`. Returns what is to
@@ -402,13 +427,23 @@ class Interests:
         receiver.floor = floor
         return early
 
-    def concerned(self, index: Index) -> Iterable[Receiver]:
-        """The receivers that get something of a batch at once."""
+    def at_once(self, index: Index) -> dict[Receiver, list[int]]:
+        """The places of a batch's frames that go out at once, for each receiver that gets some."""
+        at_once = self._at_once
+        found: dict[Receiver, list[int]] = {}
         if index.always:
-            return self.receivers
-        found: dict[Receiver, None] = {}
-        for player in index.by_player:
-            found.update(self._at_once.get(player, {}))
+            found = {receiver: [] for receiver in self.receivers}
+        everyone = list(found.values())
+        for place, player in enumerate(index.players):
+            if player is None:
+                for places in everyone:
+                    places.append(place)
+            elif player in at_once:
+                for receiver in at_once[player]:
+                    if receiver in found:
+                        found[receiver].append(place)
+                    else:
+                        found[receiver] = [place]
         return found
 
     # Receivers ---------------------------------------------------------------------------------
@@ -416,7 +451,7 @@ class Interests:
     def add(self, player: str, interest: Interest, now: float) -> Receiver:
         """A socket of a player asks for something; it has got everything until now."""
         near_lane, far_lane = self._lanes_for(interest, now)
-        near, radius = _near_of(interest)
+        near, radius = _near_of(interest, player)
         receiver = Receiver(player, near, radius, near_lane, far_lane, self.last, self.last)
         self.receivers[receiver] = None
         self._enlist(receiver)
@@ -425,7 +460,7 @@ class Interests:
 
     def change(self, receiver: Receiver, interest: Interest, now: float) -> list[Value]:
         """A socket asks for something else. Returns the values that it gets at once."""
-        near, receiver.radius = _near_of(interest)
+        near, receiver.radius = _near_of(interest, receiver.player)
         if receiver.radius is not None:
             near = receiver.near
             self._look_soon(receiver)
@@ -453,7 +488,7 @@ class Interests:
         ]
         receiver.owed.clear()
         self._forget_lanes()
-        return sorted(early, key=_number)
+        return sorted(early, key=_NUMBER)
 
     def _lanes_for(self, interest: Interest, now: float) -> tuple[Lane | None, Lane]:
         if interest.near is None:
@@ -535,7 +570,7 @@ class Interests:
                     self._mark(slice_)
             if had > since:
                 receiver.ahead[player] = had
-        return sorted(early, key=_number)
+        return sorted(early, key=_NUMBER)
 
     def _had(self, receiver: Receiver, player: str, lane: Lane | None) -> float:
         if lane is None:
@@ -556,7 +591,7 @@ class Interests:
                 other = found.get(value.key)
                 if other is None or other.number < value.number:
                     found[value.key] = value
-        return sorted(found.values(), key=_number)
+        return sorted(found.values(), key=_NUMBER)
 
     def place(self, player: str, at: Position) -> None:
         """A player's position, from before this knew any; a newer one is kept."""
@@ -626,12 +661,13 @@ class Interests:
     def turns(self, now: float) -> list[Turn]:
         """The values that are due."""
         full = self.size > LIMIT_BYTES
+        soon = now + TOGETHER_S
         taken: list[Turn] = []
         for lane in self._lanes.values():
             due = [
                 number
                 for number in range(SLICES)
-                if self._newest[number] > lane.since[number] and (full or lane.due[number] <= now)
+                if self._newest[number] > lane.since[number] and (full or lane.due[number] <= soon)
             ]
             if due:
                 turn = self._turn(lane, due, now)
@@ -640,7 +676,7 @@ class Interests:
         for receiver in self.receivers:
             if receiver.owed_bytes > OWED_LIMIT_BYTES and not receiver.held:
                 turn = Turn([])
-                turn.parts.append((receiver, sorted(receiver.owed.values(), key=_number), ()))
+                turn.parts.append((receiver, sorted(receiver.owed.values(), key=_NUMBER), ()))
                 receiver.owed.clear()
                 receiver.owed_bytes = 0
                 taken.append(turn)
@@ -658,11 +694,8 @@ class Interests:
                     break
                 waiting.append(value)
             floor = min(floor, since)
-            lane.since[number] = self.last
-            late = now > lane.due[number] + lane.period_s
-            # After a pause all slices are late at once; they go apart again.
-            lane.due[number] = now + lane.period_s + (lane.apart_s(number) if late else 0)
-        waiting.sort(key=_number)
+            lane.take(number, self.last, now)
+        waiting.sort(key=_NUMBER)
         turn = Turn(waiting)
         for near, receivers in ((True, lane.near), (False, lane.far)):
             for receiver in receivers:
@@ -688,7 +721,7 @@ class Interests:
         ]
         for value in due:
             receiver.drop(value.key)
-        return sorted(due, key=_number)
+        return sorted(due, key=_NUMBER)
 
     def _evict(self) -> None:
         """Forgets values that all lanes have sent."""
@@ -701,11 +734,8 @@ class Interests:
                 self.size -= len(values.pop(key).frame)
 
 
-def _number(value: Value) -> float:
-    return value.number
-
-
-def _near_of(interest: Interest) -> tuple[frozenset[str], float | None]:
+def _near_of(interest: Interest, player: str) -> tuple[frozenset[str], float | None]:
+    """Who is near, but for the player itself; and the radius."""
     if isinstance(interest.near, frozenset):
-        return interest.near, None
+        return interest.near - {player}, None
     return frozenset(), interest.near

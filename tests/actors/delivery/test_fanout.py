@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.delivery.batch import Batch, Piece
+from actors.delivery.batch import Batch
 from actors.delivery.fanout import (
-    COPIED_BYTES,
     TURN_SINKS,
     Fanout,
-    write_pieces,
-    write_whole,
 )
-from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import deflate, payload_of, text_frame
 from reileta.rules.instance.data_rate import InstanceRates
-from tests.actors.sinks import FakeSink, frames_of
+from tests.actors.sinks import DirectSink, FakeSink, frames_of
 
 
 def frame(text: str) -> bytes:
@@ -267,39 +263,6 @@ def test_what_one_receiver_lacks_at_most_is_gathered_over_all_turns() -> None:
         assert (fanout.gathered, fanout.has_data) == (0, False)
 
 
-class DirectSink(FakeSink):
-    """A sink whose system takes so many bytes at once; None: it has an error."""
-
-    def __init__(self, takes: int | None) -> None:
-        super().__init__()
-        self.takes = takes
-        self.sent: list[bytes] = []
-        self.rests: list[int] = []
-        self.direct = self._direct
-
-    def _direct(self, data: bytes) -> int:
-        if self.takes is None:
-            raise BlockingIOError
-        self.sent.append(data[: self.takes])
-        return len(self.sent[-1])
-
-    def taken_in_part(self, pieces: Sequence[Piece], sent: int) -> None:
-        assert pieces[0][1] == 0
-        self.rests.append(sent)
-
-
-def test_what_can_be_sent_directly_is_and_each_sink_learns_of_the_rest() -> None:
-    frames = [frame("one"), frame("two")]
-    batch, metrics = Batch(frames), Metrics()
-    ready, slow, full, kept = DirectSink(1000), DirectSink(3), DirectSink(None), FakeSink()
-    write_whole([full, ready, slow, kept], batch, metrics)
-    assert (ready.sent, ready.rests, ready.frames) == ([batch.buffer], [], [])
-    assert (slow.sent, slow.rests, slow.frames) == ([batch.buffer[:3]], [3], [])
-    assert (full.sent, full.rests, full.frames) == ([], [], frames)
-    assert kept.frames == frames
-    assert metrics.bytes_out == len(batch.buffer)  # the others count for themselves
-
-
 def test_a_flush_sends_directly() -> None:
     fanout, sinks = Fanout(), [DirectSink(1000) for _ in range(3)]
     for sink in sinks:
@@ -309,23 +272,3 @@ def test_a_flush_sends_directly() -> None:
     fanout.broadcast(frame("b"))
     assert (fanout.flush(), fanout.reached) == (5, 3)
     assert [sink.sent for sink in sinks] == [[frame("b")], *[[frame("a") + frame("b")]] * 2]
-
-
-@pytest.mark.parametrize("length", [3, COPIED_BYTES])
-def test_pieces_are_sent_directly_if_they_are_short(length: int) -> None:
-    frames = [frame(letter * length) for letter in "abc"]
-    batch, metrics = Batch(frames), Metrics()
-    size = len(frames[0])
-    pieces = [(batch, 0, size), (batch, 2 * size, 3 * size)]
-    ready, slow, full = DirectSink(10**6), DirectSink(7), DirectSink(None)
-    for sink in (ready, slow, full):
-        write_pieces(sink, pieces, metrics)
-    data = frames[0] + frames[2]
-    if length < COPIED_BYTES:
-        assert (ready.sent, ready.frames) == ([data], [])
-        assert (slow.sent, slow.rests, slow.frames) == ([data[:7]], [7], [])
-        assert metrics.bytes_out == len(data)
-    else:
-        assert [sink.sent for sink in (ready, slow)] == [[], []]
-        assert ready.frames == slow.frames == [frames[0], frames[2]]
-    assert full.frames == [frames[0], frames[2]]
