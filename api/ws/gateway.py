@@ -39,6 +39,8 @@ from reileta.rules.client_rules import AGENT_LENGTH
 from reileta.rules.identity import Principal
 
 WATCH_S: Final = 1.0
+WATCHED_AT_ONCE: Final = 200
+"""So many sockets are looked at in a row: that takes about as long as a fan-out to a hundred."""
 SOCKET_PATHS: Final = ("/api/ws", "/ws/user", "/ws/autopilot", "/api/nodes/link")
 RETURN_SPREAD_S: Final = 10
 """The clients of a stopping server come back within so many seconds, spread out."""
@@ -217,12 +219,17 @@ class Gateway:
             await trio.sleep(WATCH_S)
             left_out = not left_out and trio.current_time() - began > 2 * WATCH_S
             if not left_out:
-                self._check_all_deadlines()
+                await self._check_all_deadlines()
 
-    def _check_all_deadlines(self) -> None:
+    async def _check_all_deadlines(self) -> None:
+        """Lets other tasks run in between: thousands of sockets would hold up all messages."""
         now = trio.current_time()
         now_ms = self.node.clock.now_ms()
-        for connection in tuple(self._connections):
+        for number, connection in enumerate(tuple(self._connections)):
+            if number % WATCHED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+            if connection not in self._connections:
+                continue  # it has ended meanwhile
             with CapturedFailure() as contained:
                 self._check_deadlines(connection, now, now_ms)
             if contained.error is not None:

@@ -6,6 +6,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from actors.runtime.ask import ASK_TIMEOUT_S
 from actors.session.messages import Detach
+from api.ws import gateway
 from api.ws.gateway import RETURN_SPREAD_S, WATCH_S, Gateway, come_back_reason
 from api.ws.transport.base import CLOSE_TIMEOUT_S
 from reileta.rules.identity import Principal
@@ -55,6 +56,30 @@ async def test_what_came_while_the_process_could_not_run_is_read_first(
             await one.wire.inbox.send([])
         await trio.sleep(2 * WATCH_S)
         assert one.wire.finishes == late
+
+
+async def test_others_run_while_many_sockets_are_looked_at(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that end meanwhile are passed over."""
+    monkeypatch.setattr(gateway, "WATCHED_AT_ONCE", 1)
+    settings = Settings(keepalive_interval_s=20, keepalive_timeout_s=10)
+    first = Watched(nursery, FakeNode(settings), principal())
+    wires = [first.wire, *(FakeTransport(nursery) for _ in range(3))]
+    await wait_all_tasks_blocked()
+    for wire in wires[1:]:
+        nursery.start_soon(first.gateway.serve, wire, principal())
+        await wait_all_tasks_blocked()
+    seen = []
+
+    def cut_the_last() -> None:
+        seen.append([one.pings for one in wires])
+        wires[-1].cut()
+
+    monkeypatch.setattr(wires[0], "ping", cut_the_last)
+    await trio.sleep(20 + 2 * WATCH_S)
+    assert seen[0] == [0, 0, 0, 0]
+    assert [one.pings for one in wires[1:]] == [1, 1, 0]
 
 
 async def test_whoever_says_anything_is_there(
