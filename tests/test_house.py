@@ -61,6 +61,20 @@ def test_imports_keep_to_their_contracts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_http_clients_of_tests_say_how_long_they_wait() -> None:
+    """By default, httpx gives up after 5 s, which a busy machine may take for anything."""
+    impatient = [
+        f"{name(path)}:{call.lineno}"
+        for path in python_files("tests")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and re.fullmatch(r"httpx\.(Async)?Client|httpx\.(get|post|put)", ast.unparse(call.func))
+        and not {one.arg for one in call.keywords} & {"timeout", None}
+        and "MockTransport" not in ast.unparse(call)
+    ]
+    assert impatient == []
+
+
 def test_every_module_says_what_it_is_for() -> None:
     silent = [
         name(path)

@@ -51,7 +51,7 @@ async def test_two_nodes_are_one_cluster_and_leave_it_in_order(ground: Ground) -
             a.process.terminate()
             assert await a.ended() == 0
             assert await nodes_of(database) == ["b"]
-            assert b.events("node.joined")
+            await b.until_logged("node.joined")
         assert await nodes_of(database) == []
         await database.close()
 
@@ -61,7 +61,7 @@ async def test_an_instance_that_is_in_use_survives_the_start_and_the_sweep_of_an
 ) -> None:
     quick = ("--empty-instance-s", "0.2", "--unused-instance-s", "0.2")
     (owner,) = await ground.bots(1)
-    async with asyncio_loop() as loop, ground.node("a", *quick) as a:
+    async with asyncio_loop() as loop, ground.node("a") as a:
         database = Database(loop, ground.database_url, connections=2)
         room = await new_instance(a, owner)
         async with connected(a, owner) as player:

@@ -71,7 +71,8 @@ async def test_a_key_without_a_chain_waits_and_changes_nothing_else(
             key: before[key] for key in before if key not in changed
         }
         assert await status(b, old) == 200
-        (noted,) = b.running.events(log_events.PEER_KEY_OFFERED)
+        noted = await b.running.until_logged(log_events.PEER_KEY_OFFERED)
+        assert b.running.events(log_events.PEER_KEY_OFFERED) == [noted]
         assert (noted["server"], noted["key"]) == (peer.address, second)
 
         # Somebody who does not have the new key can't offer one.

@@ -76,7 +76,8 @@ async def test_a_block_ends_everything_at_once_and_can_be_undone(
         found = await b.get(f"/api/servers/{peer.address}", admin)
         assert (found["decision"], found["tokens"]) == ("block", [])
         assert "token_expires_at" not in found
-        assert b.running.events(log_events.SERVER_BLOCKED)[0]["server"] == peer.address
+        blocked = await b.running.until_logged(log_events.SERVER_BLOCKED)
+        assert blocked["server"] == peer.address
 
         assert await unrule(b, admin, "127.0.0.9:3032") == 200  # a port is ignored
         assert await unrule(b, admin, "127.0.0.9") == 404
