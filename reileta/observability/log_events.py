@@ -10,6 +10,8 @@ from typing import Final
 # Start and stop of the server
 SERVER_READY: Final = "server.ready"
 """The server accepts connections at `url`. Scripts wait for this event."""
+SEATS_HELD: Final = "seats.held"
+"""The server holds seats of players who were inside before it restarted, for `hold_s`."""
 PAGES_OMITTED: Final = "pages.omitted"
 """The pages at `/` and `/console` were not built, so the server has none."""
 SERVER_DRAINING: Final = "server.draining"
@@ -116,7 +118,8 @@ RESEAT_UNANSWERED: Final = "reseat.unanswered"
 SOFT_STATE_FULL: Final = "seats.overflowed"
 """An instance has more seats and candidates than are kept for its next host."""
 SOFT_STATE_REFUSED: Final = "seats.not_kept"
-"""NATS does not keep seats and queues for next hosts: its memory may be too small."""
+"""Seats and queues are not kept: by NATS for next hosts, since its memory may be too small; or by
+the database for the next run of the server."""
 CALL_FAILED: Final = "call.failed"
 """The server failed while it answered a call of another node; that node got error 16."""
 CALL_MALFORMED: Final = "call.malformed"

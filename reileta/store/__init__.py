@@ -40,6 +40,7 @@ from reileta.store.servers import Servers
 from reileta.store.services import Services
 from reileta.store.session_states import SessionStates
 from reileta.store.sessions import Sessions
+from reileta.store.soft_states import SoftStates
 from reileta.store.tokens import Tokens
 from reileta.store.user_profiles import UserProfiles
 from reileta.store.users import Users
@@ -91,6 +92,8 @@ class Store:
     """Attempts to log in and the like, at all nodes of a cluster."""
     deeds: Deeds
     """Orders to instances that were carried out in a cluster."""
+    soft_states: SoftStates
+    """Seats and queues, kept for the next run of a server without a cluster."""
     changes: ChangeFeed
     """Changes by other processes, once its `begin` was called."""
 
@@ -191,5 +194,6 @@ async def open_store(
             lock=lock,
             attempts=Attempts(database),
             deeds=Deeds(database),
+            soft_states=SoftStates(database),
             changes=ChangeFeed(database),
         )

@@ -230,6 +230,15 @@ class ModerationLog:
         )
         return {row["user_ref"]: row["at"] for row in rows}
 
+    async def last_kicks_in(self, instances: Collection[str]) -> dict[tuple[str, str], int]:
+        """As `last_kicks`, for several instances; by instance and user."""
+        rows = await self._queries.fetch(
+            "SELECT instance_id, user_ref, max(created_at) AS at FROM moderations "
+            "WHERE instance_id = ANY($1::text[]) AND type = 'kick' GROUP BY instance_id, user_ref",
+            list(instances),
+        )
+        return {(row["instance_id"], row["user_ref"]): row["at"] for row in rows}
+
     async def of(
         self,
         instance_id: str,

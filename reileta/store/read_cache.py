@@ -55,7 +55,8 @@ TABLES: Final = frozenset(
         *("images", "instances", "integrity_tokens", "known_networks", "leases", "moderations"),
         *("moderators", "mutes", "nodes", "peer_tokens", "places", "resources", "server"),
         *("server_rules", "server_tokens", "servers", "services", "sessions", "shares"),
-        *("spent_refreshes", "tokens", "users", "visits", "vouched_follows", "worlds"),
+        *("server_runs", "soft_states", "spent_refreshes", "tokens", "users", "visits"),
+        *("vouched_follows", "worlds"),
     }
 )
 """All tables."""
