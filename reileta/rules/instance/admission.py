@@ -26,7 +26,7 @@ from reileta.errors import (
 from reileta.ids import is_user_at
 from reileta.rules.identity import Visitor
 from reileta.rules.instance import access
-from reileta.rules.instance.candidates import Candidate, Candidates, Entry
+from reileta.rules.instance.candidates import Candidate, Candidates, Entry, State
 from reileta.rules.instance.events import CandidateChanged, InstanceEvent, Joined, LeaveReason
 from reileta.rules.instance.seats import Player
 from reileta.rules.instance.state import InstanceState
@@ -307,12 +307,14 @@ class Admission(InstanceState):
         now: int,
         master: str | None = None,
         told: bool = False,
+        again: bool = False,
     ) -> list[InstanceEvent]:
-        """Restores the candidates and invitations of a crashed actor, or of one at another node,
-        after its players were restored.
+        """Restores the candidates and invitations of a crashed actor, of one at another node, or of
+        an earlier run of the server, after its players were restored.
 
         Candidates whose held seat is no longer free are the first in the queue. `master`: who was
         the master there; None: that is decided anew. `told`: those concerned know the queue.
+        `again`: the bans and the access may have changed since, and decide again.
         """
         if master in self.seats.users and self.roles.may_lead(master):
             self.roles.master = self._announced_master = master
@@ -320,13 +322,29 @@ class Admission(InstanceState):
         for state, one in before.each():
             if one.user in self.seats.users:
                 continue
-            if state == "admitted" and self.free <= 0:
-                self.candidates.put("waiting", replace(one, held_until=None))
-            else:
-                self.candidates.put(state, one)
+            place: State | None = state
+            if again:
+                place = self._state_again(state, one, now)
+                one = replace(one, precedes=self.precedes(one.user, admin=one.admin))
+            if place == "admitted" and self.free <= 0:
+                place = "waiting"
+            if place is not None:
+                held_until = one.held_until if place == "admitted" else None
+                self.candidates.put(place, replace(one, held_until=held_until))
         if told:
             self._announced_queue = self.candidates.version
         return self.apply_consequences(now, [])
+
+    def _state_again(self, state: State, one: Candidate, now: int) -> State | None:
+        """Where a candidate is by the present bans and access; None: nowhere."""
+        trusted = one.user == self.owner or one.admin
+        if not trusted and self.moderation.banned(one.user, now) is not None:
+            return None
+        if one.guest and self.no_guests and one.user != self.owner:
+            return None
+        if self.may_enter(one.user, one.friends, one.admin):
+            return "waiting" if state == "pending" else state
+        return "pending" if self.access in access.BY_INVITATION else None
 
     def lose_host(self, now: int) -> list[InstanceEvent]:
         """The node on which the instance lives did not come back: all players leave, and nobody

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from reileta.errors import (
@@ -15,8 +18,8 @@ from reileta.errors import (
     QuotaReached,
     UserNotFound,
 )
-from reileta.records import InstanceChanges
-from reileta.rules.instance.candidates import Entry
+from reileta.records import Ban, InstanceChanges
+from reileta.rules.instance.candidates import Candidates, Entry
 from reileta.rules.instance.events import CandidateChanged, QueueChanged
 from reileta.rules.instance.instance import Instance
 from tests.reileta.instances import OWNER, filled, gone, room, states, user, visitor
@@ -291,6 +294,57 @@ def test_the_candidates_of_before_a_crash_are_there_again() -> None:
     narrow.restore(visitor(1), seated, 6)
     narrow.resume(before.candidates, before.invited, 6)
     assert states(narrow)[:2] == [(user(2), "waiting", 1), (user(3), "waiting", 2)]
+
+
+def ban(number: int) -> Ban:
+    return Ban("i_1", user(number), None, None, OWNER, 0)
+
+
+def test_the_bans_and_the_access_decide_again_after_a_restart() -> None:
+    before = room(access="avr:invite_plus", capacity=2)
+    filled(before, 0)
+    for number in (1, 2, 3):
+        before.admit(visitor(0), user(number), number)
+    for number, guest in ((4, False), (5, True)):
+        before.candidate(visitor(number, guest=guest), number)
+    line = [(user(1), "admitted", None), (user(2), "waiting", 1), (user(3), "waiting", 2)]
+    assert states(before) == [*line, (user(4), "pending", None), (user(5), "pending", None)]
+
+    def after(*tags: str, access: str, **more: Any) -> list[tuple[str, str, int | None]]:
+        again = room(*tags, access=access, **{"capacity": 2, **more})
+        seat = before.seats.of_session("s_0.0")
+        assert seat is not None
+        again.restore(visitor(0), seat, 9)
+        again.resume(before.candidates, before.invited, 9, again=True)
+        return states(again)
+
+    assert after(access="avr:invite_plus") == states(before)
+    assert after(access="avr:private") == []
+    assert after("avr:no_guests", access="avr:public") == [*line, (user(4), "waiting", 3)]
+    # A seat that was held for a banned user is the next one's.
+    assert after(access="avr:invite_plus", banned=[ban(1)])[:2] == [
+        (user(2), "admitted", None),
+        (user(3), "waiting", 1),
+    ]
+    # A seat that is gone.
+    assert after(access="avr:public", capacity=1)[:2] == [
+        (user(1), "waiting", 1),
+        (user(2), "waiting", 2),
+    ]
+
+
+def test_the_role_of_a_candidate_may_have_changed_over_a_restart() -> None:
+    before = room(capacity=1)
+    filled(before, 1)
+    before.candidate(visitor(2), 2)
+    before.candidate(visitor(3, admin=True), 3)
+    assert [one for one, _, _ in states(before)] == [user(3), user(2)]
+    again, line = room(capacity=1), Candidates()
+    filled(again, 1)
+    for state, one in before.candidates.each():
+        line.put(state, replace(one, admin=one.user == user(2)))
+    again.resume(line, {}, 9, again=True)
+    assert [one for one, _, _ in states(again)] == [user(2), user(3)]
 
 
 # Precedence --------------------------------------------------------------------------------------
