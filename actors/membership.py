@@ -120,6 +120,10 @@ class Instances(Protocol):
         """The instance's actor, if it runs and takes messages."""
         ...
 
+    def seating(self, session_id: str) -> list[InstanceRecipient]:
+        """The instances that run here in which the session has a seat."""
+        ...
+
     async def live(self, name: str, who: Visitor) -> tuple[str, InstanceRecipient]:
         """An instance's id and actor, by id, name or `id@server`; started if it does not run.
 

@@ -43,6 +43,7 @@ from actors.instance.messages import InstanceMessage, ReassignOwner
 from actors.instance.recording_writer import RecordingWriter, open_recorder
 from actors.instance.visibility import InstanceVisibility
 from actors.instance_service import InstanceService
+from actors.kept_seats import KeptSeats
 from actors.links.direct_proofs import DirectProofs
 from actors.links.host_links import HostLinks
 from actors.resource.config import ResourceDeps
@@ -68,7 +69,7 @@ from actors.session.messages import SessionMessage
 from actors.session.revocations import RevocationList
 from reileta import records
 from reileta.clock import Clock
-from reileta.errors import DatabaseUnavailable, Overloaded
+from reileta.errors import ClientBlocked, DatabaseUnavailable, Overloaded
 from reileta.federation.challenger import RENEW_S
 from reileta.federation.knowledge import Knowledge
 from reileta.federation.peers import HttpClient, NoClient
@@ -131,6 +132,7 @@ class Node:
         peers: asks other servers.
         guests: users of other servers who are here.
         host_links: the links of instance nodes to this process.
+        kept_seats: keeps seats and queues over a restart; None in a cluster, whose nodes do.
         visits: our users' tokens at other servers.
         remote_reads: reads and caches objects of other servers.
         supervisors: those of the actors, for the console.
@@ -207,7 +209,7 @@ class Node:
         )
         self.clients = ModeratedClients(store.client_rules, clock, self.activity, metrics, address)
         self.servers, self.peers = self.trust.servers, self.trust.peers
-        policy = GuestPolicy(settings, self.servers)
+        policy = self._policy = GuestPolicy(settings, self.servers)
         knowledge = Knowledge(store, self.peers)
         self.remote_reads = RemoteReads(
             self.peers,
@@ -326,6 +328,15 @@ class Node:
             metrics=metrics,
         )
         self.instances.ports = self.host_links
+        self.kept_seats = None
+        if cluster is None:
+            self.kept_seats = KeptSeats(
+                store,
+                self.instances,
+                limits=InstanceLimits.from_settings(settings),
+                now_ms=clock.now_ms,
+                admits=self._admits,
+            )
         self.visits = Visits(
             store=store,
             clock=clock,
@@ -654,6 +665,14 @@ class Node:
         """Ends what users have here whom a rule about clients refuses."""
         if self.clients.about_accounts:
             self.sessions.exclude_accounts(self.clients.accounts())
+
+    def _admits(self, user: str) -> bool:
+        """Whether the rules about servers and clients let a user (`UserIDAt`) be here."""
+        try:
+            self._ensure_account(user)
+        except ClientBlocked:
+            return False
+        return self._policy.admits_user(user_ref(user, self.address))
 
     def _ensure_account(self, user: str) -> None:
         if self.clients.about_accounts:

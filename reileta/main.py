@@ -215,6 +215,8 @@ class Server:
         if self.node.cluster is not None:
             with trio.move_on_after(self.node.settings.shutdown_s / 4):
                 await self.node.cluster.hosting.drain()
+        if self.node.kept_seats is not None:
+            await self.node.kept_seats.finish()
         await self.gateway.drain(self.node.settings.shutdown_s / 2)
         with trio.move_on_after(HTTP_GRACE_S):
             await self.http_server.finish_requests()
@@ -351,11 +353,15 @@ async def _serve_on(
             await node.notices.load()
             node.clients.listeners += (gateway.apply_client_rules, node.exclude_accounts)
             await node.clients.apply()
+            if node.kept_seats is not None:
+                await node.kept_seats.load()
             if node.cluster is not None:
                 leave = partial(_send_away_if_isolated, node.cluster.member, gateway)
                 node.cluster.member.listeners.append(OnFall(leave))
             nursery.start_soon(http_server.serve, listeners)
             background = node.background
+            if node.kept_seats is not None:
+                background.run(nursery, "seats", node.kept_seats.run)
             if node.cluster is not None:
                 cut_off = CutOff(node.cluster.member, gateway.send_away)
                 background.run(nursery, "outages", cut_off.run)

@@ -13,8 +13,9 @@ or a seat was held, since no clock is compared with another one. Both begin anew
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -22,7 +23,6 @@ import structlog
 import trio
 
 from actors.cluster import wire
-from actors.cluster.gateway_sockets import RelayMember
 from actors.instance.messages import Frozen
 from actors.instance.recovery import RecoveryState
 from reileta.cluster.bus import BusError
@@ -30,9 +30,11 @@ from reileta.cluster.calls import pack, unpacked
 from reileta.cluster.key_value import BucketGone, BucketRefused, Entry, WrongRevision
 from reileta.concurrency import undone_on_failure
 from reileta.observability import log_events
+from reileta.rules.identity import Visitor
 from reileta.rules.instance.candidates import Candidate, State
+from reileta.rules.instance.seats import Player
 
-__all__ = ["SoftBucket", "SoftFound", "SoftStates"]
+__all__ = ["KEPT_S", "SoftBucket", "SoftFound", "SoftMember", "SoftStates", "found_in"]
 
 GATHER_S: Final = 0.1
 """Seconds in which changes gather before they are written."""
@@ -106,6 +108,30 @@ class SoftBucket(Protocol):
     ) -> int: ...
 
 
+class SoftLink(Protocol):
+    """The way to the bucket. Revisions that were read on one connection mean nothing on another."""
+
+    @property
+    def connection(self) -> int | None:
+        """The number of the present connection; None: there is none."""
+        ...
+
+    async def changed_from(self, connection: int | None) -> int | None:
+        """Waits until `connection` is not the present connection; the one that is."""
+        ...
+
+
+class SoftMember(Protocol):
+    """The process that hosts the instances (`reileta.cluster.member.Member`)."""
+
+    @property
+    def bus(self) -> SoftLink: ...
+
+    def valid(self) -> bool:
+        """Whether it may write now."""
+        ...
+
+
 @dataclass
 class SoftFound:
     """What the last host has kept. `revisions`: of its shards, by number."""
@@ -114,6 +140,34 @@ class SoftFound:
     frozen: Frozen | None = None
     revisions: dict[int, int] = field(default_factory=dict)
     connection: int | None = None
+
+
+def found_in(instance: str, entries: Mapping[str, Entry], epoch: int) -> SoftFound:
+    """What hosts before this epoch have kept of an instance, in the entries of a bucket."""
+    found = SoftFound()
+    candidates: list[CandidateKept] = []
+    invited: dict[str, Literal["by-leader", "by-member"]] = {}
+    for key, entry in entries.items():
+        number = key.removeprefix(instance + ".")
+        if not number.isdigit() or int(number) >= SHARDS:
+            continue
+        found.revisions[int(number)] = entry.revision
+        shard = None if entry.value is None else unpacked(entry.value, _shards)
+        if shard is None or shard.epoch >= epoch:
+            continue
+        for one in shard.entries:
+            match one:
+                case SeatKept(seat):
+                    found.seats.append(seat)
+                case CandidateKept():
+                    candidates.append(one)
+                case InvitedKept(user, how):
+                    invited[user] = how
+    if candidates or invited:
+        candidates.sort(key=lambda one: one.rank)
+        line = tuple((one.state, one.candidate) for one in candidates)
+        found.frozen = Frozen((), invited, line, anew=True)
+    return found
 
 
 class _Stale(Exception):
@@ -148,6 +202,8 @@ class _KeptInstance:
         """Whether the instance has ended: nothing of it is kept."""
         self.shards: list[_KeptShard] = []
         self._where: dict[str, _KeptShard] = {}
+        self._encoded: dict[str, tuple[tuple[object, ...], bytes]] = {}
+        """The last value of each entry, and of what it was made."""
         self._ranks: dict[str, float] = {}
         self._full = False
         for number, revision in sorted(found.revisions.items()) if found is not None else ():
@@ -195,9 +251,17 @@ class _KeptInstance:
 
     def _entries(self) -> dict[str, bytes]:
         entries: dict[str, bytes] = {}
+        encoded, self._encoded = self._encoded, {}
+
+        def enter(name: str, made_of: tuple[object, ...], make: Callable[[], Kept]) -> None:
+            known = encoded.get(name)
+            if known is None or known[0] != made_of:
+                known = (made_of, _encode(make()))
+            self._encoded[name], entries[name] = known, known[1]
+
         for session, member in self.recovery.seated.items():
-            visitor = replace(member.visitor, friends=frozenset())
-            entries["s" + session] = _encode(SeatKept(wire.Seat(visitor, member.player, [])))
+            made_of = (member.visitor, member.player)
+            enter("s" + session, made_of, partial(_seat, member.visitor, member.player))
         rules = self.recovery.rules
         if rules is None:
             return entries
@@ -211,9 +275,9 @@ class _KeptInstance:
                 middle = (last + after) / 2
                 rank = middle if last < middle < after else last + 1.0
             self._ranks[one.user] = last = rank
-            entries["c" + one.user] = _encode(CandidateKept(rank, state, _timeless(one)))
+            enter("c" + one.user, (rank, state, one), partial(_candidate, rank, state, one))
         for user, how in rules.invited.items():
-            entries["i" + user] = _encode(InvitedKept(user, how))
+            enter("i" + user, (how,), partial(InvitedKept, user, how))
         return entries
 
     def renew(self) -> None:
@@ -255,9 +319,23 @@ class _KeptInstance:
 class SoftStates:
     """What is kept of the instances of this node. `run` must run beside its use."""
 
-    def __init__(self, member: RelayMember, bucket: SoftBucket) -> None:
+    def __init__(
+        self,
+        member: SoftMember,
+        bucket: SoftBucket,
+        *,
+        gather_s: float = GATHER_S,
+        call_s: float = CALL_S,
+        at_once: int = AT_ONCE,
+        renewed_s: float = RENEWED_S,
+    ) -> None:
+        """The numbers are instead of `GATHER_S`, `CALL_S`, `AT_ONCE` and `RENEWED_S`."""
         self._member = member
         self._bucket = bucket
+        self._gather_s, self._call_s, self._at_once = gather_s, call_s, at_once
+        self._renewed_s = renewed_s
+        self._writing = trio.Lock()
+        self._finished = False
         self._kept: dict[str, _KeptInstance] = {}
         self._changed: dict[_KeptInstance, None] = {}
         self._wake = trio.Event()
@@ -279,29 +357,8 @@ class SoftStates:
                 entries = {}
         if connection is None or connection != self._member.bus.connection:
             return found
+        found = found_in(instance, entries, epoch)
         found.connection = connection
-        candidates: list[CandidateKept] = []
-        invited: dict[str, Literal["by-leader", "by-member"]] = {}
-        for key, entry in entries.items():
-            number = key.removeprefix(instance + ".")
-            if not number.isdigit() or int(number) >= SHARDS:
-                continue
-            found.revisions[int(number)] = entry.revision
-            shard = None if entry.value is None else unpacked(entry.value, _shards)
-            if shard is None or shard.epoch >= epoch:
-                continue
-            for one in shard.entries:
-                match one:
-                    case SeatKept(seat):
-                        found.seats.append(seat)
-                    case CandidateKept():
-                        candidates.append(one)
-                    case InvitedKept(user, how):
-                        invited[user] = how
-        if candidates or invited:
-            candidates.sort(key=lambda one: one.rank)
-            line = tuple((one.state, one.candidate) for one in candidates)
-            found.frozen = Frozen((), invited, line, anew=True)
         return found
 
     def keep(self, recovery: RecoveryState, epoch: int, found: SoftFound | None) -> None:
@@ -340,23 +397,34 @@ class SoftStates:
             while True:
                 await self._wake.wait()
                 self._wake = trio.Event()
-                await trio.sleep(GATHER_S)
-                changed, self._changed = self._changed, {}
-                await self._write_all(changed)
+                await trio.sleep(self._gather_s)
+                await self._write_changed()
+
+    async def finish(self) -> None:
+        """Writes what has changed, and nothing that changes later."""
+        try:
+            await self._write_changed()
+        finally:
+            self._finished = True
+
+    async def _write_changed(self) -> None:
+        async with self._writing:
+            changed, self._changed = self._changed, {}
+            await self._write_all(changed)
 
     async def _renew(self) -> None:
         """Writes everything again: before NATS forgets it, and after each reconnect."""
         bus = self._member.bus
         while True:
             connection = bus.connection
-            with trio.move_on_after(RENEWED_S):
+            with trio.move_on_after(self._renewed_s):
                 await bus.changed_from(connection)
             for kept in self._kept.values():
                 kept.renew()
                 self._write_soon(kept)
 
     async def _write_all(self, changed: Iterable[_KeptInstance]) -> None:
-        limit = trio.Semaphore(AT_ONCE)
+        limit = trio.Semaphore(self._at_once)
 
         async def one(kept: _KeptInstance) -> None:
             async with limit:
@@ -367,6 +435,8 @@ class SoftStates:
                 nursery.start_soon(one, kept)
 
     async def _write(self, kept: _KeptInstance) -> None:
+        if self._finished:
+            return
         connection = self._member.bus.connection
         if connection is None or not self._member.valid():
             self._try_again(kept)
@@ -374,7 +444,7 @@ class SoftStates:
         if kept.recovery.rules is None:
             return  # its actor says when it has begun
         kept.gather()
-        with trio.move_on_after(CALL_S) as scope:
+        with trio.move_on_after(self._call_s) as scope:
             try:
                 await kept.write(self._bucket, connection)
             except _Stale:
@@ -415,6 +485,10 @@ class SoftStates:
             self._write_soon(kept)
 
 
-def _timeless(one: Candidate) -> Candidate:
+def _seat(visitor: Visitor, player: Player) -> SeatKept:
+    return SeatKept(wire.Seat(replace(visitor, friends=frozenset()), player, []))
+
+
+def _candidate(rank: float, state: State, one: Candidate) -> CandidateKept:
     """The candidate as it is kept: its times mean nothing to another host."""
-    return replace(one, absent_until=None, held_until=None)
+    return CandidateKept(rank, state, replace(one, absent_until=None, held_until=None))

@@ -212,13 +212,17 @@ class InstanceActor(Actor[InstanceMessage]):
             self._queue.resume()
             self._persistence.resume()
         if soft is not None:
-            complete, candidates = self._members.all_complete, Candidates()
+            # Who waited at an earlier host may have a socket by now, and know nothing.
+            complete, candidates = self._members.all_complete and not soft.anew, Candidates()
             for state, candidate in soft.candidates:
                 if soft.anew:
                     candidate = self._queue.begun_anew(state, candidate)
                 candidates.put(state, candidate)
             now = parts.now()
-            self._apply(rules.resume(candidates, soft.invited, now, soft.master, complete))
+            again = recovery.keeper is not None
+            self._apply(
+                rules.resume(candidates, soft.invited, now, soft.master, complete, again=again)
+            )
             self._queue.resume(unchanged=complete)
             # The last host's words may still be on their way to a socket that vanishes now.
             recovery.missed.spoken(EVERYBODY, trio.current_time())
@@ -578,6 +582,8 @@ class InstanceActor(Actor[InstanceMessage]):
         self._dirty = False
         if (remote := self.parts.recovery.remote) is not None:
             remote.changed()
+        if (keeper := self.parts.recovery.keeper) is not None:
+            keeper.changed()
         rules = self.parts.rules
         occupancy = Occupancy(
             rules.connected,

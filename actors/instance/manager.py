@@ -19,8 +19,9 @@ from actors.instance.messages import ExcludeServers, InstanceMessage, RecordGone
 from actors.instance.queue import notify_abandoned
 from actors.instance.recorded import RecordedInstanceActor
 from actors.instance.recording_writer import RecordingWriter
-from actors.instance.recovery import NodePort, RecoveryState
+from actors.instance.recovery import Keeper, NodePort, RecoveryState
 from actors.instance.visibility import InstanceVisibility
+from actors.membership import InstanceRecipient
 from actors.runtime.actor import Spec
 from actors.runtime.errors import ActorStopped
 from actors.runtime.mailbox import Recipient, Ref
@@ -112,6 +113,9 @@ class InstanceManager:
         """An instance that another node hosts, as a recipient of messages."""
         self.lost: Callable[[RecoveryState], None] | None = None
         """Takes the members of an instance that this node lost; None: they leave."""
+        self.keeper: Callable[[RecoveryState], Keeper] | None = None
+        """Begins an instance with what an earlier run of the server kept, and keeps it; None:
+        nobody does."""
         self._states: WeakValueDictionary[str, RecoveryState] = WeakValueDictionary()
         """The states of instances that run, for admins; their actors own them."""
         self.ports: NodePorts | None = None
@@ -134,6 +138,11 @@ class InstanceManager:
     def state(self, instance_id: str) -> RecoveryState | None:
         """The state of an instance that runs here; only to be read."""
         return None if self._registry.find(instance_id) is None else self._states.get(instance_id)
+
+    def seating(self, session_id: str) -> list[InstanceRecipient]:
+        """As `Instances.seating`."""
+        running = self._registry.running()
+        return [running[id_] for id_, state in self.states().items() if session_id in state.seated]
 
     async def shows(self, record: records.InstanceRecord, principal: Principal | None) -> bool:
         """Whether the principal (None: not logged in) may see the instance of that record.
@@ -232,7 +241,9 @@ class InstanceManager:
         record = await self._config.store.instances.get(instance_id)
         if record is None:
             raise InstanceNotFound
-        holding = None if self.hosts is None else self.hosts.holding(record.id)
+        if self.hosts is None:
+            return await self._start(record, None)
+        holding = self.hosts.holding(record.id)
         if holding is None:
             raise Overloaded
         return await self._start(record, holding)
@@ -262,6 +273,8 @@ class InstanceManager:
                 raise _HoldingEnded  # while an earlier actor was stopping
             if holding is not None and self.relay is not None:
                 self.relay.host(recovery, holding)
+            if self.keeper is not None:
+                recovery.keeper = self.keeper(recovery)
             self._states[record.id] = recovery
             return Spec(
                 f"instance/{record.id}",
@@ -308,6 +321,10 @@ class InstanceManager:
             recovery.remote.ended()
         if recovery.node is not None:
             recovery.node.ended()
+        if recovery.keeper is not None:
+            closed = recovery.rules is not None and recovery.rules.closed
+            failed = error is not None and not isinstance(error, ReiletaError)
+            recovery.keeper.ended(over=closed or failed)
         if self.hosts is not None and holding is not None:
             speaks = holding.valid()
             if not holding.lost:

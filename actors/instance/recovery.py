@@ -92,6 +92,19 @@ class RemoteReceivers(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Keeps seats, the queue and invitations for the next run of the server
+    (`actors/kept_seats.py`)."""
+
+    def changed(self) -> None:
+        """They may have changed; or the first incarnation has begun with what was kept."""
+        ...
+
+    def ended(self, *, over: bool) -> None:
+        """The actor has ended for good. `over`: nothing of it is to be kept."""
+        ...
+
+
 class NodePort(Protocol):
     """The instance's end of the link to its node (`actors/links/port.py`)."""
 
@@ -198,8 +211,9 @@ class RecoveryState:
         missed: messages for players without a socket.
         holding: this node's right to host the instance; None without a cluster.
         remote: sockets at other nodes; None: there can't be any.
+        keeper: keeps what only this process knows; None: nobody does, or `remote` does.
         node: the link to the instance node on which it lives; None: it lives here.
-        soft: what the host knew that handed the instance over.
+        soft: what the host knew that handed the instance over, or an earlier run of the server.
         happened: what admins see of what happened lately.
         turned_away: those who were inside at another host, and have no seat here, with the reason.
         unanswered: in a cluster, sockets and states of data whose answers are still in the fan-out,
@@ -218,6 +232,7 @@ class RecoveryState:
     missed: MissedMessages = field(default_factory=MissedMessages)
     holding: Holding | None = None
     remote: RemoteReceivers | None = None
+    keeper: Keeper | None = None
     node: NodePort | None = None
     soft: Frozen | None = None
     happened: deque[InstanceHappenedView] = field(default_factory=lambda: deque(maxlen=HAPPENED))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from actors.elsewhere import SessionElsewhere
+from actors.membership import MemberSessionEnded
 from actors.resource_access import OpenSockets
 from actors.runtime.actor import Spec
 from actors.runtime.mailbox import Ref
@@ -171,6 +172,10 @@ class SessionManager:
     def ended_elsewhere(self, session_id: str) -> None:
         """As `end`, if all nodes know it or will know it without this one."""
         self._deps.revocations.add(session_id)
+        if self._registry.find(session_id) is None:
+            # It may have had seats before a restart.
+            for instance in self._deps.instances.seating(session_id):
+                instance.signal(MemberSessionEnded(session_id))
         self._signal(session_id, SessionEnded())
         self._deps.resources.session_ended(session_id)
 

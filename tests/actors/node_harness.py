@@ -43,6 +43,7 @@ from tests.actors.fake_stores import (
     FakeGuests,
     FakeProfiles,
     FakeSessions,
+    FakeSoftStates,
     FakeTokens,
     FakeWorlds,
 )
@@ -228,6 +229,18 @@ class FakeModerationStore:
         number = int(id_[-12:], 16)
         return account(number, admin=number in self.admins) if number < 1000 else None
 
+    async def many(self, ids: Collection[str]) -> dict[str, User]:
+        found = [await self.by_id(id_) for id_ in ids]
+        return {one.id: one for one in found if one is not None}
+
+    async def last_kicks_in(self, instances: Collection[str]) -> dict[tuple[str, str], int]:
+        await self.instances.reach()
+        return {
+            (one.instance_id, one.user): one.created_at
+            for one in self.moderation_writes
+            if isinstance(one, Moderation) and one.type == "kick" and one.instance_id in instances
+        }
+
     async def by_name(self, name: str) -> User | None:
         await self.instances.reach()
         number = name.removeprefix("user")
@@ -363,9 +376,11 @@ class FakeDatabase:
         self.lock = FakeLock()
         self.hosting = FakeModerationStore(self.instances)
         self.moderators = self.moderation_writes = self.follows = self.users = self.hosting
+        self.moderations = self.hosting
         self.deeds = self.hosting.deeds
         self.states = self.leases = self.sessions = FakeSessions()
         self.tokens = FakeTokens()
+        self.soft_states = FakeSoftStates()
         self.assets = self.images = FakeFiles()
         self.worlds = FakeWorlds()
         self.profiles = FakeProfiles()
