@@ -55,7 +55,7 @@ from reileta.observability.output_files import OutputFiles
 from reileta.observability.warning_rate import WarningRate
 from reileta.rules.federation.addresses import canonical
 from reileta.rules.resource.types import BUILT_IN, ResourceTypes
-from reileta.security.gateway_secret import read_gateway_secret
+from reileta.security.gateway_secret import read_gateway_secrets
 from reileta.security.passwords import Passwords
 from reileta.security.server_key import ServerKey, adopt, key_path, load_known, renew
 from reileta.settings import Settings
@@ -326,7 +326,7 @@ async def _serve_on(
             await store.host_nodes.forget_links()
         await store.changes.begin()
         signs = bool(settings.roles & {"eta", "reil"})
-        secret = read_gateway_secret(settings.gateway_secret)
+        secrets = read_gateway_secrets(settings.gateway_secret)
         key = await _take_key(settings, store, address, clock) if signs else None
         public_key = None if signs else await store.identity.public_key()
         async with (
@@ -344,7 +344,7 @@ async def _serve_on(
                 name=settings.node_name or f"{socket.gethostname()}:{port}",
                 traces=traces,
             ) as node,
-            _apis(node, passwords, timeouts, port, secret) as apis,
+            _apis(node, passwords, timeouts, port, secrets) as apis,
             trio.open_nursery() as nursery,
         ):
             app, http_server, gateway = apis.app, apis.http_server, apis.gateway
@@ -456,7 +456,11 @@ class _Apis:
 
 @asynccontextmanager
 async def _apis(
-    node: Node, passwords: Passwords, timeouts: Timeouts | None, port: int, secret: bytes | None
+    node: Node,
+    passwords: Passwords,
+    timeouts: Timeouts | None,
+    port: int,
+    secrets: tuple[bytes, ...],
 ) -> AsyncIterator[_Apis]:
     settings, now_ms = node.settings, node.clock.now_ms
     pages = Pages.read() if "reil" in settings.roles else None
@@ -474,12 +478,12 @@ async def _apis(
         app.proxy = GatewayProxy(
             settings.eta_urls,
             gateway=settings.gateway_address or node.address,
-            secret=secret,
+            secret=secrets[0] if secrets else None,
             now_ms=now_ms,
             tls=tls_context(settings.eta_ca) if settings.eta_ca is not None else None,
         )
         node.unready.append(app.proxy.unready)
-    gateways = TrustedGateways(secret, now_ms) if settings.registry_alone else None
+    gateways = TrustedGateways(secrets, now_ms) if settings.registry_alone else None
     http_server = HttpServer(
         app, settings, node.metrics, timeouts, node.background, gateways, node.rounds, node.load
     )

@@ -271,7 +271,8 @@ class Settings(BaseSettings):
     `--address`. URLs in answers name it."""
     gateway_secret: Path | None = None
     """A file with a secret of at least 32 characters, the same at all processes with the roles
-    `reil` and `eta`. With it, a registry believes only gateways that know it."""
+    `reil` and `eta`. With it, a registry believes only gateways that know it. While one secret
+    replaces another, the file has both, each on a line."""
 
     # Shutdown
     shutdown_s: float = Field(default=8, gt=0)

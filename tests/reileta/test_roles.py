@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from reileta.roles import EtaUrl, etas_of, roles_of
-from reileta.security.gateway_secret import read_gateway_secret
+from reileta.security.gateway_secret import read_gateway_secrets
 from reileta.settings import Settings
 from reileta.startup import StartupError
 
@@ -79,10 +79,20 @@ def test_sets_that_don_t(settings: dict[str, Any], reason: str) -> None:
 def test_a_secret_is_long_enough(tmp_path: Any) -> None:
     file = tmp_path / "secret"
     with pytest.raises(StartupError, match="can't read"):
-        read_gateway_secret(file)
+        read_gateway_secrets(file)
     file.write_text("short")
     with pytest.raises(StartupError, match="at least 32"):
-        read_gateway_secret(file)
+        read_gateway_secrets(file)
     file.write_text("x" * 32 + "\n")
-    assert read_gateway_secret(file) == b"x" * 32
-    assert read_gateway_secret(None) is None
+    assert read_gateway_secrets(file) == (b"x" * 32,)
+    assert read_gateway_secrets(None) == ()
+
+
+def test_while_one_secret_replaces_another_there_are_two(tmp_path: Any) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"\n {'x' * 32}\r\n\n{'y' * 40}\n")
+    assert read_gateway_secrets(file) == (b"x" * 32, b"y" * 40)
+    for text in ("", "\n\n", f"{'x' * 32}\nshort\n"):
+        file.write_text(text)
+        with pytest.raises(StartupError, match="at least 32"):
+            read_gateway_secrets(file)

@@ -15,6 +15,7 @@ from api.listen.exchange import Listening, Peer
 from api.listen.forwarded import HOPS, Origin, ProxyHeaders, origin_of
 from api.listen.gateways import TrustedGateways
 from api.listen.request_head import RequestHead
+from reileta.rules.gateway import Passed, proof
 from reileta.trusted_proxies import TrustedProxies
 
 PROXY, INNER, CLIENT, FORGED = "10.0.0.1", "10.0.0.2", "203.0.113.9", "198.51.100.7"
@@ -231,10 +232,29 @@ def test_headers_of_gateways_that_don_t_count_are_logged_once_for_each_setting()
     assert logs[0]["headers"] == ["avr-client", "avr-proof"]
 
 
+def test_while_a_secret_is_replaced_a_registry_believes_gateways_with_either() -> None:
+    old, new, other = (letter * 32 for letter in (b"o", b"n", b"x"))
+    passed = Passed(True, "play.example", CLIENT, "0" * 16)
+
+    def believes(secrets: list[bytes], secret: bytes) -> bool:
+        headers = [
+            (b"avr-gateway", passed.gateway_header.encode()),
+            (b"avr-client", passed.client.encode()),
+            (b"avr-trace", passed.trace.encode()),
+            (b"avr-proof", proof(secret, passed, "GET", b"/api/worlds?limit=1", 0).encode()),
+        ]
+        head = RequestHead("GET", b"/api/worlds", b"limit=1", "1.1", headers)
+        return TrustedGateways(secrets, lambda: 0).passed(head) == passed
+
+    assert [believes([old, new], one) for one in (old, new, other)] == [True, True, False]
+    assert [believes([new], one) for one in (old, new)] == [False, True]
+    assert believes([], other)
+
+
 def test_a_registry_names_the_setting_for_which_it_does_not_believe_a_gateway() -> None:
     settings: Any = SimpleNamespace(trusted_proxies=PROXY)
     nothing: Any = None
-    gateways = TrustedGateways(b"secret", lambda: 0)
+    gateways = TrustedGateways([b"secret"], lambda: 0)
     listening = Listening(nothing, settings, nothing, gateways=gateways)
     forged = [
         (b"avr-gateway", b"true play.example"),
