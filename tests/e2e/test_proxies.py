@@ -191,7 +191,7 @@ async def test_each_client_has_a_share_of_connections(database_url: str) -> None
             await until(lambda: harness.server.http_server.http_connections == 9)
             async with client(harness, X_Forwarded_For=TWO) as http:
                 assert (await http.get("/api/time")).status_code == 200
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE_S):
                 while True:  # until the server has read the head of the request in progress
                     async with client(harness, X_Forwarded_For=ONE) as http:
                         if (await http.get("/api/time")).status_code == 429:
