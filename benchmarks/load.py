@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import gc
 import select
+import socket
 import ssl
+import sys
 import time
 from array import array
 from collections import Counter
@@ -35,6 +37,8 @@ _REST_NS: Final = 500_000
 """Shortest interval between reads: a system call for each of a million deliveries would make the
 generator the bottleneck. It adds up to 0.5 ms to every server's latency.
 """
+_DISCARD_NS: Final = 2 * NS_PER_MS
+"""Interval between two looks at connections whose bytes are discarded."""
 _NEVER: Final = 1 << 62
 _SELECT_LIMIT: Final = 1024
 _PENDING_LIMIT_BYTES: Final = 1 << 20
@@ -52,6 +56,9 @@ class Plan:
     server_pid: int | None = None
     actions: Sequence[tuple[float, Callable[[], None]]] = ()
     """Callbacks and the seconds after the beginning of the warm-up at which they run, in order."""
+    read_every: int = 1
+    """One in so many connections is read. Bytes for the others are counted, and discarded by the
+    system, so that the load is not the limit of the highest rates (Linux, without TLS)."""
 
 
 @dataclass(slots=True)
@@ -64,7 +71,13 @@ class Player:
     """Number of players that should get each of its messages."""
     stream: Stream = field(default_factory=lambda: Stream(until_sample=1))
     pending: bytearray = field(default_factory=bytearray)
+    discards: bool = False
     lost: bool = False
+
+
+def can_discard(client: Client) -> bool:
+    """Whether the system can discard what comes for the client, and say how many bytes it was."""
+    return sys.platform == "linux" and not isinstance(client.sock, ssl.SSLSocket)
 
 
 class LoadResult(msgspec.Struct, frozen=True):
@@ -136,10 +149,12 @@ class Load:
         self._progress = progress
         self._others = others or {}
         audience = sum(player.audience for player in players)
-        wanted = int(audience * plan.rate / _SAMPLES_PER_S)
+        wanted = int(audience * plan.rate / plan.read_every / _SAMPLES_PER_S)
         self.tally = Tally(sample_every=next_prime(max(_SAMPLE_EVERY, wanted)))
         self.begin_ns = 0
         self.epoll = select.epoll()
+        self._discarding = select.epoll()
+        """Of the connections whose bytes are discarded."""
         self._by_fd = {player.client.sock.fileno(): player for player in players}
         self._late_ns = array("q")
         self._expected = 0
@@ -154,8 +169,9 @@ class Load:
         """Warms up, measures, drains. The connections stay open."""
         for number, player in enumerate(self._players):
             player.stream = self.tally.stream(number)
+            player.discards = number % self._plan.read_every != 0 and can_discard(player.client)
             player.client.sock.setblocking(False)
-            self.epoll.register(player.client.sock, select.EPOLLIN)
+            self._epoll_of(player).register(player.client.sock, select.EPOLLIN)
         for fd in self._others:
             self.epoll.register(fd, select.EPOLLIN)
         gc.collect()
@@ -165,6 +181,7 @@ class Load:
         finally:
             gc.enable()
             self.epoll.close()
+            self._discarding.close()
         return self._result(before, after)
 
     def _loop(self) -> tuple[_Mark, _Mark]:
@@ -176,6 +193,7 @@ class Load:
         stop = self._stop_ns = measured + int(plan.seconds * _NS)
         end = stop + int(plan.drain_s * _NS)
         next_tick, last_round = begin, 0
+        next_discard = begin if plan.read_every > 1 else _NEVER
         before: _Mark | None = None
         after: _Mark | None = None
         while (now := clock()) < end:
@@ -190,11 +208,14 @@ class Load:
                 next_tick += _TICK_NS
             if now >= self._due_ns:
                 self._send_due(now)
+            if now >= next_discard:
+                self._discard()
+                next_discard = now + _DISCARD_NS
             if now - last_round < _REST_NS:
                 wake = min(self._due_ns, last_round + _REST_NS)
                 time.sleep(max(0, wake - clock()) / _NS)
                 continue
-            self._wait(min(self._due_ns, next_tick) - clock())
+            self._wait(min(self._due_ns, next_tick, next_discard) - clock())
             last_round = clock()
             for fd, event in poll(0, many):
                 now = clock()
@@ -224,6 +245,31 @@ class Load:
         self._progress(1.0)
         final = after or self._mark(now)
         return before or final, final
+
+    def _epoll_of(self, player: Player) -> select.epoll:
+        return self._discarding if player.discards else self.epoll
+
+    def _discard(self) -> None:
+        """Counts the bytes that have come on the connections that are not read."""
+        space = self.tally.space
+        for fd, event in self._discarding.poll(0):
+            if (now := time.monotonic_ns()) >= self._due_ns:
+                self._send_due(now)
+            player = self._by_fd[fd]
+            if event & select.EPOLLOUT:
+                self._flush(player)
+            if not event & ~select.EPOLLOUT or player.lost:
+                continue
+            try:
+                size = player.client.sock.recv_into(space, len(space), socket.MSG_TRUNC)
+            except BlockingIOError:
+                continue
+            except OSError:
+                size = 0
+            if size == 0:
+                self._lose(player)
+            else:
+                self.tally.discarded(player.stream, size)
 
     def _wait(self, wait_ns: int) -> None:
         """Waits until a socket is readable or a message is due.
@@ -270,7 +316,8 @@ class Load:
             return
         if size < len(frame):
             player.pending += frame[size:]
-            self.epoll.modify(player.client.sock, select.EPOLLIN | select.EPOLLOUT)
+            both = select.EPOLLIN | select.EPOLLOUT
+            self._epoll_of(player).modify(player.client.sock, both)
 
     def _flush(self, player: Player) -> None:
         try:
@@ -282,7 +329,7 @@ class Load:
             return
         del player.pending[:size]
         if not player.pending:
-            self.epoll.modify(player.client.sock, select.EPOLLIN)
+            self._epoll_of(player).modify(player.client.sock, select.EPOLLIN)
 
     def _lose(self, player: Player) -> None:
         if player.lost:
@@ -291,7 +338,7 @@ class Load:
         self._lost += 1
         code = closing_code(player.stream.tail)
         self._codes["none" if code is None else str(code)] += 1
-        self.epoll.unregister(player.client.sock)
+        self._epoll_of(player).unregister(player.client.sock)
 
     def _tick(self, now_ns: int, begin_ns: int, end_ns: int) -> None:
         while self._actions and now_ns >= begin_ns + int(self._actions[0][0] * _NS):

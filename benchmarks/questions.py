@@ -274,7 +274,7 @@ def rooms(runner: Runner) -> None:
         return {
             "players": players,
             "first": RATE * 1.25 if held[kind.title] else RATE / 2,
-            "limit": max(40.0, 40_000 / players / 2),
+            "limit": max(40.0, 60_000 / players),
             "seconds": runner.scale.probe_s,
             "probes": runner.scale.probes,
         }

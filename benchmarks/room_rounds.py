@@ -25,6 +25,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import worker
 from benchmarks.connect import Dialect, Target
 from benchmarks.dialects import choose
 from benchmarks.errors import BenchmarkError
@@ -156,6 +157,7 @@ def main(
     rate: Annotated[float, typer.Option(min=0.1, help="Messages/s per player.")] = 20,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     seconds: Annotated[float, typer.Option(min=0.5, help="Duration of a measurement.")] = 4,
+    read_every: worker.ReadEvery = 1,
     output: Annotated[Path | None, typer.Option(help="JSON file for all results.")] = None,
 ) -> None:
     """CPU and latency of several versions in rooms, in alternating rounds."""
@@ -165,7 +167,8 @@ def main(
     def load(contender: Contender) -> LoadResult:
         target = Target.parse(contender.running.url)
         rooms = Rooms(target, contender.dialect, players, group, PAYLOAD_BYTES)
-        plan = Plan(rate, seconds, WARM_UP_S, DRAIN_S, contender.running.pid)
+        pid = contender.running.pid
+        plan = Plan(rate, seconds, WARM_UP_S, DRAIN_S, pid, read_every=read_every)
         return rooms.run(plan, lambda _: None)
 
     try:

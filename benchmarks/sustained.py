@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Final
 
 import msgspec
@@ -27,6 +28,8 @@ PRECISION: Final = 1.06
 _GROWTH: Final = 1.6
 PROBES: Final = 12
 """Limit of runs of a search."""
+READ_EVERY: Final = 5
+"""To read what comes on each connection, the load needs more than a core at the highest rates."""
 _REST_S: Final = 0.5
 
 
@@ -89,7 +92,7 @@ def search(
 
 def at_rate(plan: Plan, rate: float) -> Plan:
     """The same plan at another rate."""
-    return Plan(rate, plan.seconds, plan.warm_up_s, plan.drain_s, plan.server_pid)
+    return replace(plan, rate=rate)
 
 
 def main(
@@ -100,6 +103,7 @@ def main(
     first: Annotated[float, typer.Option(help="First rate: messages/s per player.")] = 20,
     limit: Annotated[float, typer.Option(help="Highest rate to try.")] = 400,
     probes: Annotated[int, typer.Option(min=1, help="Limit of runs.")] = PROBES,
+    read_every: worker.ReadEvery = READ_EVERY,
     seconds: worker.Seconds = 4,
     protocol: worker.Protocol = "reileta",
     pid: worker.Pid = None,
@@ -112,7 +116,7 @@ def main(
         target, size = Target.parse(url), group or players
         dialect = choose(protocol, target, read_tokens(tokens), players, size, None)
         rooms = Rooms(target, dialect, players, size, PAYLOAD_BYTES)
-        plan = Plan(first, seconds, server_pid=pid)
+        plan = Plan(first, seconds, server_pid=pid, read_every=read_every)
         return search(rooms, plan, first, limit, probes, progress)
 
     worker.work(f"what {players} players sustain", job, as_json=json, core=core)

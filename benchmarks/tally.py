@@ -45,7 +45,10 @@ class Tally:
         self._buffer = bytearray(CARRY + size)
         self.space = memoryview(self._buffer)[CARRY:]
         self.sample_every = sample_every
-        self.delivered = 0
+        self.counted = 0
+        """Deliveries whose markers were counted, in so many bytes."""
+        self.counted_bytes = 0
+        self.discarded_bytes = 0
         self.due_ns = array("q")
         self.latency_ns = array("q")
         self._stride = 0
@@ -64,13 +67,26 @@ class Tally:
         count = buffer.count(MARKER, begin, end)
         if count:
             stream.delivered += count
-            self.delivered += count
+            self.counted += count
             left = stream.until_sample - count
             if left <= 0:
                 left = self._sample(stream.until_sample, begin, end, count, now_ns)
             stream.until_sample = left
         stream.received_bytes += size
+        self.counted_bytes += size
         stream.tail = buffer[size:end]
+
+    def discarded(self, stream: Stream, size: int) -> None:
+        """`size` bytes of that stream have been discarded."""
+        stream.received_bytes += size
+        self.discarded_bytes += size
+
+    @property
+    def delivered(self) -> int:
+        """All deliveries. Those that were discarded have as many bytes each as the others."""
+        if not self.discarded_bytes or not self.counted:
+            return self.counted
+        return self.counted + round(self.discarded_bytes * self.counted / self.counted_bytes)
 
     def _sample(self, nth: int, begin: int, end: int, count: int, now_ns: int) -> int:
         """Takes the nth delivery of this read and every `sample_every`th after it. Returns what is

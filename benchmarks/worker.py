@@ -33,6 +33,9 @@ Pid = Annotated[
 Core = Annotated[int | None, typer.Option(help="Pin the load to this core.")]
 Json = Annotated[bool, typer.Option("--json", help="Progress and result as JSON lines.")]
 Seconds = Annotated[float, typer.Option(min=0.5, help="Duration of the measurement.")]
+ReadEvery = Annotated[
+    int, typer.Option(min=1, help="Read one in so many connections; count bytes of the others.")
+]
 Protocol = Annotated[str, typer.Option(help="reileta, plain (ws, Bun) or socketio.")]
 
 _WIDTH = 120

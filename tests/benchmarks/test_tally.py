@@ -38,6 +38,20 @@ def feed(tally: Tally, stream_bytes: bytes, cuts: list[int], now_ns: int = 10_00
     return stream.delivered
 
 
+def test_deliveries_that_were_discarded_count_by_their_bytes() -> None:
+    tally = Tally(sample_every=7)
+    read, other = tally.stream(), tally.stream(1)
+    for number in range(1, 11):
+        whole = message(number)
+        tally.discarded(other, len(whole))
+        assert tally.delivered == (2 * number - 1 if number > 1 else 0)  # of what size is it?
+        tally.space[: len(whole)] = whole
+        tally.arrived(read, len(whole), 10_000)
+        assert tally.delivered == 2 * number
+    assert other.received_bytes == read.received_bytes == 10 * len(message(1))
+    assert len(tally.due_ns) == 2
+
+
 @given(
     st.lists(st.integers(92, 400), min_size=1, max_size=20),
     st.lists(st.integers(0, 10_000), max_size=30),
