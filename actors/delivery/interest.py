@@ -329,21 +329,20 @@ class InterestGroups:
         """Something may wait."""
         self._awake.set()
 
-    def tick(self, now: float) -> float | None:
-        """Writes what is due; returns when to look again, at the latest. None: nothing waits."""
-        next_at: float | None = None
-        for group in tuple(self.by_instance.values()):
-            self.metrics.deliveries_out += group.tick(now)
-            at = group.rules.next_at()
-            if at is not None:
-                next_at = at if next_at is None else min(at, next_at)
-        return next_at
+    def _next_at(self) -> float | None:
+        """When to look again, at the latest. None: nothing waits."""
+        times = (group.rules.next_at() for group in self.by_instance.values())
+        return min((at for at in times if at is not None), default=None)
 
     async def run(self) -> None:
         """Writes values when they are due."""
         while True:
+            for group in tuple(self.by_instance.values()):
+                if written := group.tick(trio.current_time()):
+                    self.metrics.deliveries_out += written
+                    await trio.lowlevel.checkpoint()
+            next_at = self._next_at()
             now = trio.current_time()
-            next_at = self.tick(now)
             if next_at is None:
                 self._awake = trio.Event()
                 await self._awake.wait()

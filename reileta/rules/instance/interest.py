@@ -4,9 +4,11 @@ A socket can ask for at most so many values per key and second of all players, o
 far. Values that have to wait are conflated: the newest one of each key (player and name) is sent at
 the next turn. Nothing else waits.
 
-Everyone with the same rate shares one **lane**, so values that are due are gathered once for all of
-them. A lane takes its turns by **slices** of the players: a slice's values are sent together, and
-the slices of a lane at different times, so that no socket gets everything at once.
+Those with the same rate share a **lane**, so values that are due are gathered once for all of
+them. A crowd is split into **shifts**, with lanes of their own whose turns are apart, so that not
+all are written to in a row. A lane takes its turns by **slices** of the players: a slice's values
+are sent together, and the slices of a lane at different times, so that no socket gets everything at
+once.
 
 Values are numbered in the order in which they came. A receiver has all values of a player up to
 `since` of the player's lane and slice. There are exceptions, for players who have just become near
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import zlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -27,8 +30,13 @@ from reileta.rules.instance.position import Position, position_in
 SLICES: Final = 8
 STEP_S: Final = 0.05
 """Seconds between two turns of a lane at least: a fast lane takes several slices together, so that
-they share a write. Turns are due at multiples of it, so that those of several lanes share one, too.
+they share a write. A receiver's turns are due at multiples of it, so that values of near and of far
+players share one, too.
 """
+SHIFT: Final = 96
+"""A shift has so many receivers before another one begins."""
+SHIFTS: Final = 4
+"""So many shifts at most: in larger crowds, they are larger."""
 LONG_S: Final = 10 * STEP_S
 """A period from this on is rounded up to a multiple of that."""
 LATE_SHARE: Final = 0.25
@@ -96,14 +104,16 @@ class Lane:
 
     __slots__ = ("due", "far", "near", "period_s", "since")
 
-    def __init__(self, period_s: float, last: int, now: float) -> None:
+    def __init__(self, period_s: float, last: int, now: float, phase_s: float = 0.0) -> None:
+        """`last`: the number of the last frame. `phase_s`: how far from the multiples of `STEP_S`
+        its turns are."""
         if period_s >= LONG_S:
             period_s = math.ceil(period_s / STEP_S - 1e-9) * STEP_S
         self.period_s = period_s
         self.since = [last] * SLICES
         steps = max(1, min(SLICES, int(period_s / STEP_S)))
         grid_s = min(STEP_S, period_s)
-        ends_at = now - now % grid_s + period_s
+        ends_at = now - (now - phase_s) % grid_s + period_s
         self.due = [
             ends_at - int(period_s * (number % steps) / steps / grid_s) * grid_s
             for number in range(SLICES)
@@ -139,6 +149,7 @@ class Receiver:
     radius: float | None
     near_lane: Lane | None
     far_lane: Lane
+    shift: int
     floor: float
     position: float
     ahead: dict[str, float] = field(default_factory=dict)
@@ -292,7 +303,12 @@ class Interests:
         """Bytes of values that wait."""
         self._values: list[dict[Key, Value]] = [{} for _ in range(SLICES)]
         self._newest = [0] * SLICES
-        self._lanes: dict[float, Lane] = {}
+        self._lanes: dict[tuple[float, int], Lane] = {}
+        """By period and shift."""
+        self._shifts = [0] * SHIFTS
+        """How many receivers each shift has."""
+        self._phase_s = zlib.crc32(instance.encode()) / 2**32 * STEP_S
+        """Other instances have their turns at other times."""
         self._at_once: dict[str, dict[Receiver, None]] = {}
         """The receivers that get a player's values at once, by player."""
         self._senders: dict[str, _Sender] = {}
@@ -450,9 +466,11 @@ class Interests:
 
     def add(self, player: str, interest: Interest, now: float) -> Receiver:
         """A socket of a player asks for something; it has got everything until now."""
-        near_lane, far_lane = self._lanes_for(interest, now)
+        shift = self._free_shift()
+        self._shifts[shift] += 1
+        near_lane, far_lane = self._lanes_for(interest, shift, now)
         near, radius = _near_of(interest, player)
-        receiver = Receiver(player, near, radius, near_lane, far_lane, self.last, self.last)
+        receiver = Receiver(player, near, radius, near_lane, far_lane, shift, self.last, self.last)
         self.receivers[receiver] = None
         self._enlist(receiver)
         self._look_soon(receiver)
@@ -465,7 +483,7 @@ class Interests:
             near = receiver.near
             self._look_soon(receiver)
         before = receiver.near_lane, receiver.far_lane
-        lanes = self._lanes_for(interest, now)
+        lanes = self._lanes_for(interest, receiver.shift, now)
         if lanes == before:
             return self._move_near(receiver, near)
         players = {one: receiver.lane_of(one) for one in self._senders}
@@ -480,6 +498,7 @@ class Interests:
         """A socket asks for nothing any more. Returns the values that it lacks."""
         players = {one: receiver.lane_of(one) for one in self._senders}
         self._delist(receiver)
+        self._shifts[receiver.shift] -= 1
         del self.receivers[receiver]
         early = [
             value
@@ -490,19 +509,27 @@ class Interests:
         self._forget_lanes()
         return sorted(early, key=_NUMBER)
 
-    def _lanes_for(self, interest: Interest, now: float) -> tuple[Lane | None, Lane]:
+    def _free_shift(self) -> int:
+        """The first shift that is not full, or the smallest."""
+        for shift, count in enumerate(self._shifts):
+            if count < SHIFT:
+                return shift
+        return self._shifts.index(min(self._shifts))
+
+    def _lanes_for(self, interest: Interest, shift: int, now: float) -> tuple[Lane | None, Lane]:
         if interest.near is None:
             assert interest.rate is not None
-            return None, self._lane(interest.rate, now)
+            return None, self._lane(interest.rate, shift, now)
         assert interest.far_rate is not None
-        near = None if interest.rate is None else self._lane(interest.rate, now)
-        return near, self._lane(interest.far_rate, now)
+        near = None if interest.rate is None else self._lane(interest.rate, shift, now)
+        return near, self._lane(interest.far_rate, shift, now)
 
-    def _lane(self, rate: float, now: float) -> Lane:
-        period_s = 1 / rate
-        lane = self._lanes.get(period_s)
+    def _lane(self, rate: float, shift: int, now: float) -> Lane:
+        key = 1 / rate, shift
+        lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[period_s] = Lane(period_s, self.last, now)
+            phase_s = self._phase_s + shift / SHIFTS * STEP_S
+            lane = self._lanes[key] = Lane(1 / rate, self.last, now, phase_s)
         return lane
 
     def _enlist(self, receiver: Receiver) -> None:
@@ -532,9 +559,9 @@ class Interests:
                 del self._at_once[player]
 
     def _forget_lanes(self) -> None:
-        for period_s, lane in list(self._lanes.items()):
+        for key, lane in list(self._lanes.items()):
             if not lane.near and not lane.far:
-                del self._lanes[period_s]
+                del self._lanes[key]
 
     # Who is near -------------------------------------------------------------------------------
 

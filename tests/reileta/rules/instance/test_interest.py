@@ -14,7 +14,7 @@ NEAR = frozenset(f"p_{number}" for number in range(4))
 
 def say(interests: Interests, count: int) -> None:
     """Each player says something."""
-    keys = [("i", f"p_{number}", "pose") for number in range(count)]
+    keys = [(interests.instance, f"p_{number}", "pose") for number in range(count)]
     interests.take(b"x" * count, range(1, count + 1), keys)
 
 
@@ -30,7 +30,7 @@ def test_turns_of_near_and_far_players_are_at_the_same_times() -> None:
         next_at = interests.next_at()
         now = max(now + 0.002, next_at or 0.0)
     del found[0]  # that of slices whose place was before the beginning
-    assert found == pytest.approx([100 + step / 20 for step in range(1, len(found) + 1)])
+    assert found == pytest.approx([found[0] + step / 20 for step in range(len(found))])
     assert len(found) >= 79
 
 
@@ -71,3 +71,34 @@ def test_nobody_is_near_to_itself() -> None:
     assert interests.at_once(say_own) == {}
     interests.change(mine, Interest(None, frozenset({"p_0", "p_9"}), 1), 1.0)
     assert mine.near == {"p_9"}
+
+
+def test_a_crowd_has_its_turns_in_shifts() -> None:
+    interests = Interests("i")
+    receivers = [
+        interests.add(f"r_{number}", Interest(20, NEAR, 1), 100.0) for number in range(500)
+    ]
+    assert [receivers[number].shift for number in (0, 95, 96, 191, 383, 384, 385)] == [
+        *(0, 0, 1, 1, 3, 0, 1)
+    ]
+    say(interests, 4)
+    times = []
+    while (at := interests.next_at()) is not None:
+        turns = interests.turns(at)
+        if turns:
+            times.append(at)
+            assert sum(len(turn.parts) for turn in turns) <= 2 * 125
+    assert len(times) >= 4
+    for receiver in receivers[:400]:
+        interests.remove(receiver)
+    assert interests.add("late", Interest(20, NEAR, 1), 101.0).shift == 0
+
+
+def test_instances_have_their_turns_at_different_times() -> None:
+    dues = set()
+    for number in range(20):
+        interests = Interests(f"i_{number}")
+        interests.add("me", Interest(20, NEAR, 1), 100.0)
+        say(interests, 4)
+        dues.add(interests.next_at())
+    assert len(dues) == 20
