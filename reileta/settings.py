@@ -210,7 +210,7 @@ class Settings(BaseSettings):
     """Seconds a player's seat is kept after its WebSocket was lost."""
     closed_seat_grace_s: float = Field(default=1.5, ge=0)
     """Seconds a player's seat is kept after the client closed its WebSocket itself (1000, 1001);
-    at most as long as after a loss."""
+    at most as long as after a loss, and as long as that in a full instance, unless it is 0."""
     hold_s: float = Field(default=30, gt=0)
     """Seconds a seat is held for an admitted candidate."""
     queue_grace_s: float = Field(default=60, ge=0)

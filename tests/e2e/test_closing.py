@@ -214,7 +214,7 @@ async def test_whatever_comes_in_is_an_answer_to_a_ping(
 async def test_a_client_that_vanishes_keeps_its_seat_for_the_grace(database_url: str) -> None:
     async with running(database_url, seat_grace_s=2 * PATIENCE_S) as harness:
         ada, bob = await harness.account("ada"), await harness.account("bob")
-        place = await harness.instance(ada, capacity=2)
+        place = await harness.instance(ada, capacity=3)
         async with connected(harness, bob) as other:
             await other.join(place.id)
             async with RawClient.connected(harness) as client:

@@ -344,6 +344,32 @@ async def test_a_clean_close_frees_the_seat_soon(database_url: str, code: int | 
             assert (left["player"], left["reason"]) == (player, "disconnected")
 
 
+@pytest.mark.parametrize("code", [1000, 1001, None])
+async def test_a_page_of_a_full_instance_that_reloads_slowly_keeps_its_seat(
+    database_url: str, code: int | None
+) -> None:
+    async with running(
+        database_url, closed_seat_grace_s=0.05, seat_grace_s=PATIENCE_S * 2
+    ) as harness:
+        ada, bob = await harness.account("ada"), await harness.account("bob")
+        cem = await harness.account("cem")
+        place = (await harness.instance(bob, capacity=2)).id
+        async with connected(harness, bob) as other, connected(harness, cem) as third:
+            await other.join(place)
+            async with RawClient.connected(harness) as page:
+                player = await page.enter(ada, place)
+                await page.send(frame(CLOSE, b"" if code is None else struct.pack("!H", code)))
+                await page.close_frame()
+            await until(lambda: len(harness.gateway) == 2)
+            await trio.sleep(0.3)
+            answer = await third.ask("instance-join", {"instance": place})
+            assert answer["error"]["code"] == 48
+            async with connected(harness, ada) as reloaded:
+                assert (await reloaded.join(place))["player"] == player
+                await reloaded.ask("instance-leave", {"instance": place})
+                await third.join(place)
+
+
 async def test_a_clean_close_frees_the_seat_while_the_session_waits_for_the_database(
     database_url: str,
 ) -> None:

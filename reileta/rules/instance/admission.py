@@ -102,13 +102,14 @@ class Admission(InstanceState):
     ) -> list[InstanceEvent]:
         """A session lost its last socket: its player keeps the seat for the grace period.
 
-        The period is shorter if the client closed the socket itself (`closed`); `grace_ms`: so much
-        of it is left. A session that is not inside is not an error. If called twice, the first time
-        counts.
+        The period is shorter if the client closed the socket itself (`closed`), unless the instance
+        is full: a page that is loaded again must not lose its seat to others, and nobody can tell
+        it from one that was closed. `grace_ms`: so much of it is left. A session that is not inside
+        is not an error. If called twice, the first time counts.
         """
         if grace_ms is None:
             grace_ms = self.limits.grace_ms
-        if closed:
+        if closed and (self.free > 0 or self.limits.closed_grace_ms <= 0):
             grace_ms = min(grace_ms, self.limits.closed_grace_ms)
         if grace_ms <= 0:
             return self.leave(session, now, "disconnected")

@@ -37,7 +37,8 @@ class InstanceLimits:
 
     Attributes:
         grace_ms: how long a player keeps its seat without a socket; 0: not at all.
-        closed_grace_ms: the same, after the client closed its last socket itself.
+        closed_grace_ms: the same, after the client closed its last socket itself, and a seat is
+            free; 0: also if none is.
         hold_ms: how long a seat is held for an admitted candidate.
         queue_grace_ms: how long a waiting candidate is kept without a socket.
         empty_ms: how long an instance that is not permanent can be empty.

@@ -266,6 +266,29 @@ def test_a_closed_socket_never_keeps_its_seat_for_longer_than_a_lost_one() -> No
     assert gone(instance.disconnect(player.session, 5, closed=True)) == [(user(1), "disconnected")]
 
 
+def test_a_closed_socket_of_a_full_instance_keeps_its_seat_as_long_as_a_lost_one() -> None:
+    instance = room(capacity=2)
+    first, _ = instance.join(visitor(1), 0)
+    second, _ = instance.join(visitor(2), 1)
+    instance.candidate(visitor(3), 2)
+    instance.disconnect(first.session, 5, closed=True)
+    assert gone(instance.tick(10_004)) == []
+    assert instance.join(visitor(1), 10_004)[0] == first, "the page was loaded again"
+    instance.disconnect(first.session, 20_000, closed=True)
+    assert gone(instance.tick(30_000)) == [(user(1), "disconnected")]
+    assert states(instance) == [(user(3), "admitted", None)]
+    # A seat that is held for a candidate is not free.
+    instance.disconnect(second.session, 40_000, closed=True)
+    assert instance.seats.grace_left_ms(second.session, 40_000) == 10_000
+    assert gone(instance.leave(second.session, 40_001)) == [(user(2), "left")]
+
+
+def test_without_a_grace_of_closed_sockets_a_full_instance_holds_no_seat_either() -> None:
+    instance = room(capacity=1, closed_grace_ms=0)
+    player, _ = instance.join(visitor(1), 0)
+    assert gone(instance.disconnect(player.session, 5, closed=True)) == [(user(1), "disconnected")]
+
+
 @pytest.mark.parametrize("lost", ["in its grace", "silent"])
 def test_a_lost_player_gives_way_to_a_new_session_of_its_user(lost: str) -> None:
     instance = room(capacity=2, seats_per_user=1)
