@@ -47,6 +47,9 @@ ASLEEP_S: Final = 1.0
 """A machine that has slept for so long has not heard what the server said meanwhile."""
 RETRY_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
+AGAIN_MAX_S: Final = 8.0
+"""The longest pause after a link, however short that was: its players wait for so long as the
+server's `--link-grace-s`."""
 LASTED_S: Final = 60.0
 """A link that lasted so long makes the next wait short again."""
 PATH: Final = "/api/nodes/link"
@@ -173,7 +176,7 @@ class NodeLink:
         """Keeps a link, for ever. Raises Refused."""
         retry_s, instead = RETRY_S, ""
         while True:
-            begun, reason = trio.current_time(), "closed"
+            begun, links, reason = trio.current_time(), self.links, "closed"
             url, instead = instead or self._url, ""
             try:
                 await self._link(url, linked)
@@ -186,6 +189,8 @@ class NodeLink:
                 reason = _reason(why)
             if trio.current_time() - begun >= LASTED_S:
                 retry_s = RETRY_S
+            elif self.links > links:
+                retry_s = min(retry_s, AGAIN_MAX_S)
             wait_s = self._random() * retry_s  # full jitter
             retry_s = min(2 * retry_s, RETRY_MAX_S)
             _log.warning(log_events.LINK_LOST, reason=reason, again_in_s=round(wait_s, 1))
@@ -339,8 +344,9 @@ class _Socket:
             self._protocol.receive_eof()
         events: list[object] = list(self._protocol.events_received())
         await self._flush()
-        if self._protocol.parser_exc is not None:
-            raise Closed(f"the server breaks the protocol: {self._protocol.parser_exc}")
+        fault = self._protocol.parser_exc
+        if fault is not None and not isinstance(fault, EOFError):
+            raise Closed(f"the server breaks the protocol: {fault}")
         close = self._protocol.close_rcvd
         if close is not None:
             raise Closed(f"closed with {close.code} {close.reason}".strip())

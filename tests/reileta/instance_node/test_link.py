@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -202,6 +203,20 @@ async def test_it_tries_again_with_pauses_that_grow_and_jitter(
     assert trio.current_time() - lost < 1
 
 
+async def test_a_link_that_is_lost_again_and_again_is_back_in_time_for_its_players(
+    gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(link_of(lambda: 1.0).run)
+    end, _ = await gateway.linked()
+    pauses = []
+    for _ in range(8):
+        await end.close(1001)
+        lost = trio.current_time()
+        end, _ = await gateway.linked()
+        pauses.append(round(trio.current_time() - lost))
+    assert pauses == [1, 2, 4, 8, 8, 8, 8, 8]
+
+
 async def test_a_half_open_link_is_noticed(
     gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
@@ -377,10 +392,28 @@ async def test_what_breaks_the_protocol_ends_the_link_only(
     gateway: Gateway, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     nursery.start_soon(link_of().run)
-    end, _ = await gateway.linked()
-    await end.stream.send_all(b"\xff\xff")
-    again, _ = await gateway.linked()
+    with capture_logs() as logs:
+        end, _ = await gateway.linked()
+        await end.stream.send_all(b"\xff\xff")
+        again, _ = await gateway.linked()
     assert again is not end
+    (lost,) = (line for line in logs if line["event"] == "link.lost")
+    assert lost["reason"].startswith("the server breaks the protocol: ")
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x82"])
+async def test_a_connection_that_ends_breaks_no_protocol(
+    gateway: Gateway, nursery: trio.Nursery, sent: bytes, autojump_clock: MockClock
+) -> None:
+    nursery.start_soon(link_of().run)
+    with capture_logs() as logs:
+        end, _ = await gateway.linked()
+        if sent:
+            await end.stream.send_all(sent)
+        await end.stream.aclose()
+        await gateway.linked()
+    (lost,) = (line for line in logs if line["event"] == "link.lost")
+    assert lost["reason"] == "the connection ended"
 
 
 async def test_what_is_said_while_the_link_closes_is_said_over_the_next_one(
