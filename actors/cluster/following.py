@@ -48,6 +48,10 @@ class Links(Protocol):
         """Whether the node is linked to this process."""
         ...
 
+    def look_for_links(self) -> None:
+        """Looks soon where the links of nodes are that have instances here, and no link."""
+        ...
+
 
 class Following:
     """A `MemberListener`. `run` must run beside its use."""
@@ -111,4 +115,5 @@ class Following:
         """The next attempt finds it."""
 
     def reconnected(self) -> None:
-        """Links are not on the bus."""
+        """News of a link may be lost."""
+        self._links.look_for_links()

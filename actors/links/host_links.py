@@ -233,6 +233,11 @@ class HostLinks:
             self._to_check[node_id] = None
             self._stirred.set()
 
+    def look_for_links(self) -> None:
+        """News of links at other processes may be lost."""
+        for node_id in self._ports.keys() - self._links.keys():
+            self.refresh(node_id)
+
     def deleted(self, node_id: str, instances: Sequence[str] = ()) -> None:
         """The node was deleted, with the instances that live on it."""
         link = self._links.get(node_id)

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 from reileta.errors import InstanceAway
 from reileta.protocol.close_codes import CloseCode
 from reileta.protocol.node_link import End, Enter, Host, Say
+from reileta.store.host_nodes import SEEN_S
 from tests.actors.cluster.cluster_harness import Cluster, open_cluster
 from tests.actors.cluster.test_faults import commands_of, data_of
 from tests.actors.node_harness import ROOM, Client
@@ -148,6 +149,23 @@ async def test_the_instance_follows_its_link_with_all_players(
     await linked.moved("b")
     hosts(third)
     await talks(third, bob, ada, data=3)
+
+
+async def test_a_link_that_moved_while_the_bus_was_away_is_followed_when_it_is_back(
+    linked: Linked, autojump_clock: MockClock
+) -> None:
+    first = await linked.link("b")
+    ada, bob = await linked.joined("a", 1), await linked.joined("b", 2)
+    await trio.sleep(SEEN_S)
+    await first.lose()
+    second = await linked.at["c"].linked()
+    await trio.sleep(0.1)
+    assert linked.cluster.places[ROOM][0] == "b"
+    linked.cluster["b"].following.reconnected()
+    await trio.sleep(1)
+    assert linked.cluster.places[ROOM][0] == "c"
+    hosts(second)
+    await talks(second, ada, bob)
 
 
 async def test_the_death_of_the_process_with_the_link(
