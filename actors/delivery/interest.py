@@ -114,6 +114,8 @@ class ThinnedSink:
                 if not rules.take_private(self.receiver, Value(0, key, frame, pace)):
                     self.group.wake()
                     continue
+            else:
+                rules.note_end(key)
             chosen.append((batch, begins, ends[number]))
             self.frames += 1
 

@@ -339,8 +339,7 @@ class Interests:
             if not self.is_value(key):
                 always.append(place)
                 players.append(None)
-                if self._is_of(key):
-                    self._left(key[1])
+                self.note_end(key)
             else:
                 player = key[1]
                 players.append(player)
@@ -390,6 +389,11 @@ class Interests:
         """A value of the slice waits, although none came just now."""
         self.last += 1
         self._newest[slice_] = self.last
+
+    def note_end(self, key: Hashable) -> None:
+        """A frame with this key, which is no value's, goes out: perhaps its player has left."""
+        if self._is_of(key):
+            self._left(key[1])
 
     def _left(self, player: str) -> None:
         if any(receiver.held for receiver in self.receivers):
@@ -703,9 +707,7 @@ class Interests:
         for receiver in self.receivers:
             if receiver.owed_bytes > OWED_LIMIT_BYTES and not receiver.held:
                 turn = Turn([])
-                turn.parts.append((receiver, sorted(receiver.owed.values(), key=_NUMBER), ()))
-                receiver.owed.clear()
-                receiver.owed_bytes = 0
+                turn.parts.append((receiver, self._owed_early(receiver), ()))
                 taken.append(turn)
         self._evict()
         return taken
@@ -749,6 +751,17 @@ class Interests:
         for value in due:
             receiver.drop(value.key)
         return sorted(due, key=_NUMBER)
+
+    def _owed_early(self, receiver: Receiver) -> list[Value]:
+        """All that waits for this receiver alone, and all other values of the same players that it
+        lacks: it gets none of them at their lanes' turns, so none that is older."""
+        early: list[Value] = []
+        for player in {value.player for value in receiver.owed.values()}:
+            early += self._lacking(receiver, player, receiver.lane_of(player))
+            receiver.ahead[player] = self.last
+        receiver.owed.clear()
+        receiver.owed_bytes = 0
+        return sorted(early, key=_NUMBER)
 
     def _evict(self) -> None:
         """Forgets values that all lanes have sent."""

@@ -15,6 +15,7 @@ from actors.delivery.fanout import Fanout
 from actors.delivery.interest import InterestGroup, InterestGroups, ThinnedSink
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import DataFrames, encode, text_frame
+from reileta.rules.instance import interest as rules
 from reileta.rules.instance.interest import LATE_SHARE, LEFT, Interest
 from tests.actors.sinks import FakeSink, frames_of
 
@@ -375,5 +376,16 @@ def test_each_receiver_ends_with_the_newest_values_at_no_more_than_its_rate(
     kind: type[World],
 ) -> None:
     for seed in range(400):
+        chance = Random(seed)
+        play(kind, [drawn(chance) for _ in range(chance.randrange(10, 120))])
+
+
+@pytest.mark.parametrize("kind", [World, HostWorld])
+def test_values_that_are_sent_early_do_not_make_others_come_twice_or_late(
+    kind: type[World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "OWED_LIMIT_BYTES", 60)
+    monkeypatch.setattr(f"{__name__}.LATE_SHARE", 1.0)  # early ones do not count for the rate
+    for seed in range(1000, 1150):
         chance = Random(seed)
         play(kind, [drawn(chance) for _ in range(chance.randrange(10, 120))])

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import pytest
 
-from reileta.rules.instance.interest import SLICES, Interest, Interests, Lane
+from reileta.rules.instance.interest import (
+    OWED_LIMIT_BYTES,
+    SLICES,
+    Interest,
+    Interests,
+    Lane,
+    Receiver,
+    Value,
+)
 
 NEAR = frozenset(f"p_{number}" for number in range(4))
 
@@ -102,3 +110,28 @@ def test_instances_have_their_turns_at_different_times() -> None:
         say(interests, 4)
         dues.add(interests.next_at())
     assert len(dues) == 20
+
+
+def due(interests: Interests, receiver: Receiver, now: float) -> list[bytes]:
+    """What the receiver gets now."""
+    return [
+        value.frame
+        for turn in interests.turns(now)
+        for one, own, places in turn.parts
+        if one is receiver
+        for value in (*own, *(turn.values[place] for place in places))
+    ]
+
+
+def test_values_that_are_sent_early_for_their_size_are_followed_by_no_older_ones() -> None:
+    interests = Interests("i")
+    mine = interests.add("me", Interest(0.1), 0.0)
+    pose, hat = ("i", "p_0", "pose"), ("i", "p_0", "hat")
+    interests.take(b"123", [1, 2, 3], [pose, hat, ("i", "p_1", "pose")])
+    mine.position = interests.last
+    large = b"4" * (OWED_LIMIT_BYTES + 1)
+    assert not interests.take_private(mine, Value(0, pose, large))
+    assert due(interests, mine, 0.01) == [b"2", large]
+    interests.take(b"5", [1], [hat])
+    assert sorted(due(interests, mine, 20.0)) == [b"3", b"5"]
+    assert due(interests, mine, 40.0) == []
