@@ -339,7 +339,9 @@ class InterestGroups:
     async def run(self) -> None:
         """Writes values when they are due."""
         while True:
-            for group in tuple(self.by_instance.values()):
+            for instance, group in tuple(self.by_instance.items()):
+                if self.by_instance.get(instance) is not group:
+                    continue  # it has ended meanwhile
                 if written := group.tick(trio.current_time()):
                     self.metrics.deliveries_out += written
                     await trio.lowlevel.checkpoint()

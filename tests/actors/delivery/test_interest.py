@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.fanout import Fanout
@@ -389,3 +392,28 @@ def test_values_that_are_sent_early_do_not_make_others_come_twice_or_late(
     for seed in range(1000, 1150):
         chance = Random(seed)
         play(kind, [drawn(chance) for _ in range(chance.randrange(10, 120))])
+
+
+async def test_nothing_is_written_for_an_instance_that_has_ended_meanwhile(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    groups, written = InterestGroups(Metrics()), []
+
+    def end(other: str, pieces: Sequence[Piece]) -> None:
+        written.append(pieces)
+        groups.forget_instance(other)
+
+    sinks = {instance: FakeSink(instance) for instance in ("i_one", "i_two")}
+    for instance, sink in sinks.items():
+        groups.ask(instance, sink, "p_me", Interest(1.0))
+        frame = text_frame(encode({"value": 1}))
+        groups.by_instance[instance].take(Batch([frame], [(instance, "p_you", "pose")]))
+    for instance, sink in sinks.items():
+        (other,) = sinks.keys() - {instance}
+        sink.write = partial(end, other)  # type: ignore[method-assign]
+    for group in groups.by_instance.values():
+        for lane in group.rules._lanes.values():
+            lane.due = [1.0] * len(lane.due)
+    nursery.start_soon(groups.run)
+    await trio.sleep(5)
+    assert len(written) == 1
