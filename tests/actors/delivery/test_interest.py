@@ -411,9 +411,8 @@ async def test_nothing_is_written_for_an_instance_that_has_ended_meanwhile(
     for instance, sink in sinks.items():
         (other,) = sinks.keys() - {instance}
         sink.write = partial(end, other)  # type: ignore[method-assign]
-    for group in groups.by_instance.values():
-        for lane in group.rules._lanes.values():
-            lane.due = [1.0] * len(lane.due)
+        lane = groups.by_instance[instance].sinks[sink].receiver.far_lane
+        lane.due = [1.0] * len(lane.due)
     nursery.start_soon(groups.run)
     await trio.sleep(5)
     assert len(written) == 1
