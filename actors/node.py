@@ -476,7 +476,7 @@ class Node:
         background.run(nursery, "updates", self.updates.run)
         background.repeat(nursery, "figures", self.console.step, every_s=figures.EVERY_S)
         background.run(nursery, "watches", self.watches.run)
-        background.run(nursery, "interests", self.directory.interests.run)
+        background.run(nursery, "interests", partial(self.directory.interests.run, self.load))
         background.run(nursery, "traces", self._step_traces)
         background.repeat(nursery, "activity", self.activity.report, every_s=REPORT_S, delayed=True)
         if self.shared is not None:

@@ -20,6 +20,7 @@ import typer
 from benchmarks import worker
 from benchmarks.connect import Target
 from benchmarks.dialects import choose, read_tokens
+from benchmarks.errors import BenchmarkError
 from benchmarks.load import LoadResult, Plan
 from benchmarks.rooms import PAYLOAD_BYTES, Rooms
 
@@ -47,10 +48,10 @@ def highest(
 ) -> float | None:
     """The highest rate up to `limit` that holds, starting at `first`; None if none does.
 
-    Raises ValueError unless 0 < first <= limit.
+    Raises BenchmarkError unless 0 < first <= limit.
     """
     if not 0 < first <= limit:
-        raise ValueError("a search needs 0 < first <= limit")
+        raise BenchmarkError("the first rate must be above 0, and at most the limit")
     low: float | None = None
     high: float | None = None
     rate = first

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from time import perf_counter
 from typing import Final
 
 import trio
 
 from actors.delivery.batch import Batch, Piece
+from actors.delivery.pacing import CoreLoad
 from actors.delivery.sink import Sink
 from actors.delivery.writing import Picked, write_picked, write_pieces
 from reileta.observability.metrics import Metrics
@@ -336,13 +338,17 @@ class InterestGroups:
         times = (group.rules.next_at() for group in self.by_instance.values())
         return min((at for at in times if at is not None), default=None)
 
-    async def run(self) -> None:
-        """Writes values when they are due."""
+    async def run(self, load: CoreLoad | None = None) -> None:
+        """Writes values when they are due. `load` learns how long that takes."""
         while True:
             for instance, group in tuple(self.by_instance.items()):
                 if self.by_instance.get(instance) is not group:
                     continue  # it has ended meanwhile
-                if written := group.tick(trio.current_time()):
+                began_s = perf_counter()
+                written = group.tick(trio.current_time())
+                if load is not None:
+                    load.traffic_s += perf_counter() - began_s
+                if written:
                     self.metrics.deliveries_out += written
                     await trio.lowlevel.checkpoint()
             next_at = self._next_at()

@@ -38,8 +38,8 @@ FULL_REST_S: Final = 0.005
 WHOLE_SHARE: Final = 0.97
 """From this share on, a large room is written to as a whole, because turns cost more."""
 OTHERS_SHARE: Final = 0.3
-"""If all else needs less of the core than this share, the reader may keep the thread while it
-pauses."""
+"""If all but players' messages needs less of the core than this share, the reader may keep the
+thread while it pauses."""
 SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 SCHEDSTAT_BYTES: Final = 128
 """More than its three numbers can have."""
@@ -90,10 +90,10 @@ class CoreLoad:
         "_measured_at",
         "_now_s",
         "_others",
-        "_read_s",
         "_share",
+        "_traffic_s",
         "_used_s",
-        "read_s",
+        "traffic_s",
     )
 
     def __init__(
@@ -105,9 +105,9 @@ class CoreLoad:
         self._busy_s, self._now_s = busy_s or BusyTime(), now_s
         self._used_s, self._measured_at = self._busy_s(), now_s()
         self._share = self._others = 0.0
-        self.read_s = self._read_s = 0.0
-        """Seconds for which the reader has worked, with the fan-outs after its rounds. It adds each
-        round's here."""
+        self.traffic_s = self._traffic_s = 0.0
+        """Seconds of work for players' messages: rounds of the reader with their fan-outs, and
+        values that had waited. Those who do it add it here."""
 
     def share(self) -> float:
         """The average of the windows that are over. A window ends when this is asked, so it may be
@@ -117,17 +117,17 @@ class CoreLoad:
         if span_s >= WINDOW_S:
             used_s = self._busy_s()
             share = max(0.0, used_s - self._used_s) / span_s  # another counter may be used now
-            others = max(0.0, share - (self.read_s - self._read_s) / span_s)
+            others = max(0.0, share - (self.traffic_s - self._traffic_s) / span_s)
             newest = min(1.0, span_s / MEMORY_S)
             self._share += (share - self._share) * newest
             self._others += (others - self._others) * newest
-            self._used_s, self._read_s, self._measured_at = used_s, self.read_s, now_s
+            self._used_s, self._traffic_s, self._measured_at = used_s, self.traffic_s, now_s
         return self._share
 
     @property
-    def reader_dominates(self) -> bool:
-        """Whether all but the reader needs little of the core, so that it may keep the thread while
-        it pauses."""
+    def traffic_dominates(self) -> bool:
+        """Whether all but players' messages needs little of the core, so that the reader may keep
+        the thread while it pauses."""
         self.share()  # the windows end when they are asked for
         return self._others < OTHERS_SHARE
 

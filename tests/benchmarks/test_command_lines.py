@@ -62,6 +62,15 @@ def test_a_payload_too_small() -> None:
     assert "error: a payload needs at least" in said
 
 
+@pytest.mark.parametrize("main", [sustained.main, inbound.main])
+@pytest.mark.parametrize(("first", "limit"), [(0, 5), (6, 5), (-1, -1)])
+def test_a_search_without_room(main: Callable[..., None], first: int, limit: int) -> None:
+    options = ("--url", "ws://127.0.0.1:1", "--protocol", "plain", "--players", "2")
+    status, said = invoke(main, *options, "--first", str(first), "--limit", str(limit))
+    assert status == 1
+    assert "error: the first rate must be above 0, and at most the limit" in said
+
+
 def test_an_unknown_question() -> None:
     status, said = invoke(run.main, "--only", "rooms,weather")
     assert status == 1

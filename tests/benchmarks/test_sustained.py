@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.load import Plan
 from benchmarks.sustained import PRECISION, at_rate, highest
 
@@ -42,7 +43,7 @@ def test_a_server_that_holds_nothing_ends_the_search() -> None:
 
 @pytest.mark.parametrize(("first", "limit"), [(0, 10), (20, 10)])
 def test_a_search_without_room_is_refused(first: float, limit: float) -> None:
-    with pytest.raises(ValueError, match="first"):
+    with pytest.raises(BenchmarkError, match="first"):
         highest(lambda rate: True, first, limit)
 
 

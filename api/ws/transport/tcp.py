@@ -182,8 +182,8 @@ class EpollReader:
         if ended:  # each round would find it ended until it is set anew
             self._set_timer(due)
         took_s = perf_counter() - began_s
-        self._load.read_s += took_s
-        if self._load.reader_dominates:
+        self._load.traffic_s += took_s
+        if self._load.traffic_dominates:
             if len(ready) == ROUND:
                 return 0.0  # there are more
             if due is not None and (left_s := due - trio.current_time()) <= SOON_S:

@@ -16,6 +16,7 @@ import trio.testing
 from actors.delivery.batch import Batch, Piece
 from actors.delivery.fanout import Fanout
 from actors.delivery.interest import InterestGroup, InterestGroups, ThinnedSink
+from actors.delivery.pacing import CoreLoad
 from reileta.observability.metrics import Metrics
 from reileta.protocol.frames import DataFrames, encode, text_frame
 from reileta.rules.instance import interest as rules
@@ -416,3 +417,17 @@ async def test_nothing_is_written_for_an_instance_that_has_ended_meanwhile(
     nursery.start_soon(groups.run)
     await trio.sleep(5)
     assert len(written) == 1
+
+
+async def test_values_that_waited_are_work_for_players_messages(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    groups, sink, load = InterestGroups(Metrics()), FakeSink("me"), CoreLoad(float, float)
+    groups.ask(ROOM, sink, "p_me", Interest(1.0))
+    nursery.start_soon(groups.run, load)
+    await trio.sleep(1)
+    before = load.traffic_s
+    groups.by_instance[ROOM].take(Batch([data("p_you", "pose", 1)], [(ROOM, "p_you", "pose")]))
+    await trio.sleep(2)
+    assert sink.writes == 1
+    assert load.traffic_s > before

@@ -40,7 +40,7 @@ class Core:
         """`read`: the share of it that the reader has."""
         self.now_s += seconds
         self.used_s += share * seconds
-        self.load.read_s += read * seconds
+        self.load.traffic_s += read * seconds
 
 
 BETWEEN = (IDLE_SHARE + BUSY_SHARE) / 2
@@ -156,7 +156,7 @@ def test_the_reader_is_alone_while_the_rest_of_the_load_is_small(
     core.work(0.9, 1.0, read=0.2)
     core.load.share()
     core.work(0.9, 1.0, read=0.9 - others)
-    assert core.load.reader_dominates == alone
+    assert core.load.traffic_dominates == alone
 
 
 def test_the_threads_own_work_counts_as_busy() -> None:
