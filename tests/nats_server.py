@@ -69,7 +69,7 @@ class NatsServer:
 
     @property
     def port(self) -> int:
-        """Known once it was started, if the machine is another one."""
+        """Where clients connect. A server that runs elsewhere has it only once it was started."""
         assert self._port > 0
         return self._port
 

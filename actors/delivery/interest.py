@@ -148,9 +148,6 @@ class InterestGroup:
         self.wake = groups.wake
         self.metrics = groups.metrics
 
-    def __contains__(self, sink: Sink) -> bool:
-        return sink in self.sinks
-
     def asked(self, sink: Sink) -> bool:
         """Whether the socket has asked for something, be it in effect or not yet."""
         wanted = self._wanted.get(sink)

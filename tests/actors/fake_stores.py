@@ -102,7 +102,7 @@ class FakeSoftStates:
         self.away = False
         """Whether the database does not answer."""
         self.gate: trio.Event | None = None
-        """What a write waits for, once it is set up."""
+        """Writes wait for this event; None: they don't wait."""
         self.writes: list[int] = []
         """The number of parts of each write."""
 

@@ -126,6 +126,17 @@ async def hall(database_url: str, tmp_path: Path, *options: str) -> Hall:
     )
 
 
+async def killed_when_full(database_url: str, tmp_path: Path, *options: str) -> Hall:
+    """A hall whose server was killed when all was written of those inside and in line."""
+    place = await hall(database_url, tmp_path, *options)
+    async with place.served() as server, AsyncExitStack() as stack:
+        await place.open(server)
+        await place.fill(server, stack)
+        await place.kept(server)
+        await kill(server)
+    return place
+
+
 async def kill(server: ServerProcess) -> None:
     server.process.kill()
     assert await server.ended() == -signal.SIGKILL
@@ -142,7 +153,8 @@ CASES = [
 async def test_a_full_instance_stays_with_those_inside(
     database_url: str, tmp_path: Path, how: str, order: str, seed: int
 ) -> None:
-    """Whoever comes back first; the same players, and the line is as it was."""
+    """In whatever order clients come back: those inside are the same players, and the line is the
+    same."""
     chance, place = random.Random(seed), await hall(database_url, tmp_path)
     async with place.served() as server, AsyncExitStack() as stack:
         await place.open(server)
@@ -179,12 +191,7 @@ async def test_a_full_instance_stays_with_those_inside(
 async def test_a_player_that_does_not_come_back_leaves_and_the_first_in_line_is_admitted(
     database_url: str, tmp_path: Path
 ) -> None:
-    place = await hall(database_url, tmp_path, "--seat-grace-s", "8")
-    async with place.served() as server, AsyncExitStack() as stack:
-        await place.open(server)
-        await place.fill(server, stack)
-        await place.kept(server)
-        await kill(server)
+    place = await killed_when_full(database_url, tmp_path, "--seat-grace-s", "8")
     async with place.served() as server, AsyncExitStack() as stack:
         first = await place.come(server, stack, place.line[0])
         second = await place.come(server, stack, place.line[1])
@@ -217,12 +224,7 @@ async def test_a_player_that_does_not_come_back_leaves_and_the_first_in_line_is_
 async def test_nothing_is_held_if_the_server_was_away_for_too_long(
     database_url: str, tmp_path: Path
 ) -> None:
-    place = await hall(database_url, tmp_path)
-    async with place.served() as server, AsyncExitStack() as stack:
-        await place.open(server)
-        await place.fill(server, stack)
-        await place.kept(server)
-        await kill(server)
+    place = await killed_when_full(database_url, tmp_path)
     async with at_the_database(database_url) as database:
         await database.execute("UPDATE server_runs SET alive_at = alive_at - 660000")
     async with place.served() as server, AsyncExitStack() as stack:
@@ -316,12 +318,7 @@ async def test_a_slow_database_delays_nobody_and_the_next_run_holds_what_was_wri
 async def test_a_session_that_is_revoked_while_its_seat_is_held_loses_it(
     database_url: str, tmp_path: Path
 ) -> None:
-    place = await hall(database_url, tmp_path, "--seat-grace-s", "60")
-    async with place.served() as server, AsyncExitStack() as stack:
-        await place.open(server)
-        await place.fill(server, stack)
-        await place.kept(server)
-        await kill(server)
+    place = await killed_when_full(database_url, tmp_path, "--seat-grace-s", "60")
     async with place.served() as server, AsyncExitStack() as stack:
         back = await place.come(server, stack, place.inside[0])
         async with server.ask() as client:

@@ -391,7 +391,7 @@ class Interests:
         self._newest[slice_] = self.last
 
     def note_end(self, key: Hashable) -> None:
-        """A frame with this key, which is no value's, goes out: perhaps its player has left."""
+        """Notes that a player has left, if a frame with this key says so; it is not a value's."""
         if self._is_of(key):
             self._left(key[1])
 

@@ -113,7 +113,7 @@ def test_instances_have_their_turns_at_different_times() -> None:
 
 
 def due(interests: Interests, receiver: Receiver, now: float) -> list[bytes]:
-    """What the receiver gets now."""
+    """The frames that are due for the receiver."""
     return [
         value.frame
         for turn in interests.turns(now)
