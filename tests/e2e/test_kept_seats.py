@@ -14,6 +14,8 @@ import httpx
 import pytest
 import trio
 
+from actors.cluster.soft_state import found_in
+from reileta.cluster.key_value import Entry
 from reileta.observability import log_events
 from tests.conftest import PATIENCE_S
 from tests.e2e.clients import Json, Player, connected
@@ -87,16 +89,20 @@ class Hall:
             await stack.enter_async_context(connected(server, bot))
             assert (await self.post(server, bot, "candidate")).status_code == 200
 
-    async def kept(self, server: ServerProcess) -> None:
-        """Until all is written."""
+    async def kept(self, waiting: int = WAITING) -> None:
+        """Until all who are inside, and so many in line, are written."""
         async with at_the_database(self.database_url) as database:
-            before = -1
             while True:
-                now = await database.value("SELECT sum(revision) FROM soft_states")
-                if now is not None and now == before:
+                rows = await database.fetch("SELECT part, revision, value FROM soft_states")
+                entries = {
+                    f"{self.instance}.{row['part']}": Entry(row["value"], row["revision"])
+                    for row in rows
+                }
+                found = found_in(self.instance, entries, 2**62)
+                line = () if found.frozen is None else found.frozen.candidates
+                if (len(found.seats), len(line)) == (len(self.players), waiting):
                     return
-                before = -1 if now is None else now
-                await trio.sleep(0.6)
+                await trio.sleep(0.05)
 
     async def come(self, server: ServerProcess, stack: AsyncExitStack, bot: Bot) -> Player:
         """A client that was inside, or in line, and goes on with that; it does not get a seat of
@@ -132,7 +138,7 @@ async def killed_when_full(database_url: str, tmp_path: Path, *options: str) -> 
     async with place.served() as server, AsyncExitStack() as stack:
         await place.open(server)
         await place.fill(server, stack)
-        await place.kept(server)
+        await place.kept()
         await kill(server)
     return place
 
@@ -162,7 +168,7 @@ async def test_a_full_instance_stays_with_those_inside(
         line = await place.places(server)
         assert list(line.values()) == [("waiting", number) for number in (1, 2, 3)]
         if how == "killed":
-            await place.kept(server)
+            await place.kept()
             await kill(server)
         else:
             server.process.terminate()
@@ -247,7 +253,7 @@ async def test_what_has_changed_meanwhile_counts(database_url: str, tmp_path: Pa
                 headers = {"Authorization": f"Bearer {bot.token}"}
                 mine = await client.get("/api/users/@me", headers=headers)
                 ids[bot] = mine.json()["data"]["id"]
-        await place.kept(server)
+        await place.kept()
         await kill(server)
     one, two, three = place.inside
     async with at_the_database(database_url) as database:
@@ -295,7 +301,7 @@ async def test_a_slow_database_delays_nobody_and_the_next_run_holds_what_was_wri
         first, second, third = place.inside
         player = await stack.enter_async_context(connected(server, first))
         place.players[first] = (await player.join(place.instance))["player"]
-        await place.kept(server)
+        await place.kept(waiting=0)
         async with database.transaction() as transaction:
             await transaction.execute("LOCK TABLE soft_states IN ACCESS EXCLUSIVE MODE")
             for bot in (second, third):
